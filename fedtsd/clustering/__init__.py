@@ -1,0 +1,1 @@
+"""Who belongs together: clustering policies and the statistics they rest on."""

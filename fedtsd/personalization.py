@@ -1,0 +1,171 @@
+"""Personal layers: which layers stay private on a client. Data and pure selection, no training.
+
+Shapes: N clients, L layers.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from fedtsd.server import Reading, ServerState
+
+LAYER_SETS = ("all", "personal", "shared")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass of local training: which layers move, for how many epochs, pulled how strongly.
+
+    `proximal` is the weight mu of the proximal term mu/2 ||w - w_received||^2 (FedProx).
+    """
+
+    layers: str
+    epochs: int
+    proximal: float
+
+    def __post_init__(self) -> None:
+        if self.layers not in LAYER_SETS:
+            raise ValueError(f"layers: must be one of {', '.join(LAYER_SETS)}, got {self.layers!r}")
+        if self.epochs < 0:
+            raise ValueError(f"epochs: must be at least 0, got {self.epochs}")
+        if self.proximal < 0:
+            raise ValueError(f"proximal: must be at least 0, got {self.proximal}")
+
+
+class Personalization(Protocol):
+    """Chooses the personal layers of every client."""
+
+    uses_outputs: ClassVar[bool]
+    """Whether the policy reads the clients' outputs on public data."""
+
+    def check(self, num_layers: int) -> None:
+        """Raise ValueError naming the field if the policy does not fit a model of L layers."""
+        ...
+
+    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+        """Return the personal layers before the first round, bool [N, L]."""
+        ...
+
+    def adapt(self, server: ServerState, reading: Reading) -> ServerState:
+        """Choose again after a training round."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """Personal layers that are the same for every client and never change."""
+
+    uses_outputs: ClassVar[bool] = False
+
+    def adapt(self, server: ServerState, reading: Reading) -> ServerState:
+        return server
+
+
+@dataclass(frozen=True)
+class Nothing(_Fixed):
+    """No layer is personal: clients share the whole model."""
+
+    def check(self, num_layers: int) -> None:
+        """Fit any model."""
+
+    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+        return np.zeros((num_clients, num_layers), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Everything(_Fixed):
+    """All layers are personal: clients train alone and nothing crosses the door."""
+
+    def check(self, num_layers: int) -> None:
+        """Fit any model."""
+
+    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+        return np.ones((num_clients, num_layers), dtype=bool)
+
+
+@dataclass(frozen=True)
+class _Count(_Fixed):
+    layers: int
+
+    def check(self, num_layers: int) -> None:
+        if not 0 <= self.layers < num_layers:
+            raise ValueError(
+                f"layers: must be 0 to {num_layers - 1} for this model of {num_layers} layers, "
+                f"got {self.layers}; personalization=all keeps every layer"
+            )
+
+
+@dataclass(frozen=True)
+class LastLayers(_Count):
+    """The last `layers` layers, those next to the output, are personal (FedPer)."""
+
+    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+        return last_layers(np.full(num_clients, self.layers), num_layers)
+
+
+@dataclass(frozen=True)
+class FirstLayers(_Count):
+    """The first `layers` layers, those next to the input, are personal (LG-FedAvg)."""
+
+    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+        return np.tile(np.arange(num_layers) < self.layers, (num_clients, 1))
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The number of last layers kept follows how far a client's outputs are from its cluster's.
+
+    p_i = min(L - 1, floor(L J'_i + 1/2)) with J'_i = max(0, M_i - noise_floor) / (1 - noise_floor),
+    where M_i is the mean Jensen-Shannon divergence to the client's cluster mates. It is chosen
+    once, after round `start_round`, and again only for clusters that change; M holds only rounds
+    in which everything was still shared (see `Similarity`).
+    """
+
+    start_round: int
+    noise_floor: float
+
+    uses_outputs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.start_round < 2:
+            raise ValueError(
+                "start_round: must be at least 2, as outputs of round 1 are not read, "
+                f"got {self.start_round}"
+            )
+        if not 0 <= self.noise_floor < 1:
+            raise ValueError(f"noise_floor: must be in [0, 1), got {self.noise_floor}")
+
+    def check(self, num_layers: int) -> None:
+        """Fit any model: at least one layer stays shared."""
+
+    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+        return np.zeros((num_clients, num_layers), dtype=bool)
+
+    def adapt(self, server: ServerState, reading: Reading) -> ServerState:
+        if reading.round < self.start_round:
+            return server
+        due = server.assignment_round > server.personal_round
+        if reading.round == self.start_round:
+            due = np.ones_like(due)
+        if not due.any():
+            return server
+        num_layers = server.personal.shape[1]
+        chosen = self.num_layers(server.mean_divergence_to_mates(), num_layers)
+        personal = np.where(due[:, None], last_layers(chosen, num_layers), server.personal)
+        return dataclasses.replace(
+            server,
+            personal=personal,
+            personal_round=np.where(due, reading.round, server.personal_round),
+        )
+
+    def num_layers(self, divergence: np.ndarray, num_layers: int) -> np.ndarray:
+        """Map mean divergences [N] in 0..1 to numbers of personal layers [N] in 0..L-1."""
+        excess = np.maximum(0.0, divergence - self.noise_floor) / (1 - self.noise_floor)
+        return np.minimum(num_layers - 1, np.floor(num_layers * excess + 0.5)).astype(np.int64)
+
+
+def last_layers(counts: np.ndarray, num_layers: int) -> np.ndarray:
+    """Return bool [N, L] with the last `counts[i]` layers of client i set."""
+    return np.asarray(np.arange(num_layers)[None, :] >= num_layers - counts[:, None])

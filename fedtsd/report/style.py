@@ -1,0 +1,125 @@
+"""How figures look: the style file, colours and the words for methods, data sets, partitions.
+
+Colours are Okabe and Ito's (2008), told apart with every common colour vision; four of Tol's muted
+scheme extend them to twelve. Nothing is told by colour alone.
+"""
+
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import fill
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from fedtsd.report.tables import RunTables
+
+STYLE_FILE = Path(__file__).with_name("fedtsd.mplstyle")
+COLUMN = 3.3  # inches: one column of a paper
+PAGE = 7.0  # inches: both columns
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#7F7F7F"
+WINE, INDIGO, OLIVE, TEAL = "#882255", "#332288", "#999933", "#44AA99"
+
+METHOD_COLOURS = {
+    "local": GREY,
+    "fedavg": BLACK,
+    "fedavg_ft": SKY,
+    "fedprox": ORANGE,
+    "fedper": GREEN,
+    "lg_fedavg": PURPLE,
+    "fedtsdp": VERMILLION,
+}
+OTHER_COLOURS = (BLUE, TEAL, WINE, OLIVE, INDIGO)
+# Ordered so that neighbours differ in lightness too: clusters split side by side.
+CLUSTER_COLOURS = (
+    "#BBBBBB", BLUE, ORANGE, GREEN, PURPLE, INDIGO, YELLOW, VERMILLION, SKY, WINE, OLIVE, BLACK,
+)  # fmt: skip
+
+METHOD_LABELS = {
+    "local": "Local only",
+    "fedavg": "FedAvg",
+    "fedavg_ft": "FedAvg + fine-tuning",
+    "fedprox": "FedProx",
+    "fedper": "FedPer",
+    "lg_fedavg": "LG-FedAvg",
+    "fedtsdp": "FedTSDP",
+}
+DATASET_LABELS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "emnist": "EMNIST",
+    "femnist": "FEMNIST",
+}
+
+# matplotlib's settings are one global; whoever draws holds this lock while they are ours.
+_SETTINGS = threading.RLock()
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Use the style file, and nothing of the user's own settings, until the block ends."""
+    with _SETTINGS, matplotlib.rc_context(fname=STYLE_FILE):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of `width` x `height` inches that no pyplot state knows of."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def method_colour(name: str) -> str:
+    """The colour of a method, the same in every figure and every process."""
+    if name in METHOD_COLOURS:
+        return METHOD_COLOURS[name]
+    return OTHER_COLOURS[zlib.crc32(name.encode()) % len(OTHER_COLOURS)]
+
+
+def cluster_colours(ids: Sequence[int]) -> dict[int, str]:
+    """Cluster id -> colour by rank among `ids`; distinct for twelve, then from the start again."""
+    return {k: CLUSTER_COLOURS[i % len(CLUSTER_COLOURS)] for i, k in enumerate(sorted(ids))}
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever has more contrast on `colour` (WCAG relative luminance)."""
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    luminance = 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+    return "black" if luminance > 0.179 else "white"
+
+
+def method_label(name: str) -> str:
+    """The name of a method as papers write it."""
+    return METHOD_LABELS.get(name, name)
+
+
+def partition_label(tables: RunTables) -> str:
+    """How the samples were dealt out, in a few words."""
+    alpha = tables.option("partition.alpha")
+    if alpha is not None:
+        return f"Dirichlet α = {alpha:g}" if isinstance(alpha, int | float) else f"α = {alpha}"
+    classes = tables.option("partition.classes_per_client")
+    if classes is not None:
+        return f"{classes} classes per client"
+    target = str(tables.option("partition._target_", "")).rpartition(".")[2]
+    return {"iid": "IID"}.get(target.lower(), target)
+
+
+def run_title(tables: RunTables, width: float) -> str:
+    """Method, data set, partition; broken into lines that fit `width` inches."""
+    dataset = str(tables.option("dataset.name", ""))
+    words = [
+        method_label(str(tables.option("method.name", ""))),
+        DATASET_LABELS.get(dataset, dataset),
+        partition_label(tables),
+    ]
+    return fill(", ".join(word for word in words if word), width=round(14 * width))

@@ -1,0 +1,218 @@
+"""The tables of one run, read from its folder and checked; no figure reads a file itself.
+
+Letters: `N` clients, `Y` classes.
+"""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml  # type: ignore[import-untyped]  # the package ships no types
+
+from fedtsd.errors import RunFolderError
+
+FloatArray = npt.NDArray[np.float64]
+
+# The columns that figures read and what they hold; a table may have more.
+COLUMNS: dict[str, dict[str, type]] = {
+    "rounds.csv": {
+        "round": int,
+        "accuracy_mean": float,
+        "accuracy_std": float,
+        "accuracy_worst10": float,
+    },
+    "clients.csv": {"round": int, "client": int, "stage": str, "split": str, "accuracy": float},
+    "partition.csv": {"client": int, "split": str, "label": int, "count": int},
+    "assignments.csv": {"round": int, "client": int, "cluster": int},
+    "clustering.csv": {
+        "round": int,
+        "stage": int,
+        "cluster": int,
+        "hopkins": float,
+        "hopkins_p": float,
+        "split": int,
+    },
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RunTables:
+    """Everything the figures of one run are drawn from.
+
+    `similarity` maps `labels`, `outputs`, `updates` to `[N, N]` matrices and is empty when the run
+    has none. Accuracies are fractions in 0..1.
+    """
+
+    folder: Path
+    rounds: pd.DataFrame
+    clients: pd.DataFrame
+    partition: pd.DataFrame
+    clustering: pd.DataFrame
+    assignments: pd.DataFrame
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    classes: tuple[str, ...]
+    similarity: Mapping[str, FloatArray]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunTables":
+        """Read a run folder; `RunFolderError` names the file that is missing or broken."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise RunFolderError(f"{folder}: no such run folder")
+        tables = cls(
+            folder=folder,
+            rounds=_table(folder / "rounds.csv"),
+            clients=_table(folder / "clients.csv"),
+            partition=_table(folder / "partition.csv"),
+            clustering=_table(folder / "clustering.csv", optional=True),
+            assignments=_table(folder / "assignments.csv"),
+            config=_mapping(folder / "config.yaml"),
+            summary=_mapping(folder / "summary.json", optional=True),
+            classes=_classes(folder / "classes.json"),
+            similarity=_matrices(folder / "similarity.npz"),
+        )
+        _check_clients(tables)
+        return tables
+
+    @cached_property
+    def final_clusters(self) -> "pd.Series[int]":
+        """Client -> its last cluster, ordered by cluster, then client: the order of every figure."""
+        rows = self.assignments.sort_values("round", kind="stable")
+        last = rows.drop_duplicates("client", keep="last").sort_values(["cluster", "client"])
+        return last.set_index("client")["cluster"]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The ids of all `N` clients, ordered by final cluster, then id."""
+        return [int(client) for client in self.final_clusters.index]
+
+    @cached_property
+    def cluster_ids(self) -> list[int]:
+        """Every cluster id of any round, ascending; its place picks a cluster's colour."""
+        return sorted(int(cluster) for cluster in self.assignments["cluster"].unique())
+
+    @cached_property
+    def train_counts(self) -> FloatArray:
+        """Training samples `[N, Y]`; rows follow `order`."""
+        rows = self.partition[self.partition["split"] == "train"]
+        counts = np.zeros((len(self.order), len(self.class_names)))
+        row_of = {client: row for row, client in enumerate(self.order)}
+        np.add.at(
+            counts,
+            ([row_of[int(c)] for c in rows["client"]], rows["label"].to_numpy(int)),
+            rows["count"].to_numpy(float),
+        )
+        return counts
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class; a class that `classes.json` lacks is named by its number."""
+        labels = self.partition["label"]
+        known = len(self.classes)
+        total = max(known, int(labels.max()) + 1 if len(labels) else 0)
+        return self.classes + tuple(str(label) for label in range(known, total))
+
+    def option(self, key: str, default: Any = None) -> Any:
+        """The value of a dotted key of the config, or `default` where the config lacks it."""
+        node: Any = self.config
+        for part in key.split("."):
+            if not isinstance(node, Mapping) or part not in node:
+                return default
+            node = node[part]
+        return node
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _missing(path: Path) -> RunFolderError:
+    return RunFolderError(f"{path.parent}: {path.name} is missing")
+
+
+def _broken(path: Path, why: str) -> RunFolderError:
+    return RunFolderError(f"{path.parent}: {path.name} is broken: {why}")
+
+
+def _table(path: Path, optional: bool = False) -> pd.DataFrame:
+    """Read one CSV file; an optional one that is absent gives a table without rows."""
+    columns = COLUMNS[path.name]
+    if not path.is_file():
+        if not optional:
+            raise _missing(path)
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+    try:
+        frame = pd.read_csv(path, dtype=dict(columns))
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise _broken(path, _one_line(error)) from error
+    absent = [name for name in columns if name not in frame.columns]
+    if absent:
+        raise _broken(path, f"no column {', '.join(absent)}")
+    return frame
+
+
+def _mapping(path: Path, optional: bool = False) -> Mapping[str, Any]:
+    """Read a YAML or JSON mapping (JSON is YAML)."""
+    if not path.is_file():
+        if not optional:
+            raise _missing(path)
+        return {}
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise _broken(path, f"expected a mapping, found {type(content).__name__}")
+    return content
+
+
+def _load(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        raise _broken(path, _one_line(error)) from error
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    content = _load(path)
+    if not isinstance(content, list):
+        raise _broken(path, f"expected a list of names, found {type(content).__name__}")
+    return tuple(str(name) for name in content)
+
+
+def _matrices(path: Path) -> Mapping[str, FloatArray]:
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            matrices = {name: archive[name].astype(np.float64) for name in archive.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise _broken(path, _one_line(error)) from error
+    if "labels" not in matrices:
+        raise _broken(path, "no matrix labels")
+    return matrices
+
+
+def _check_clients(tables: RunTables) -> None:
+    """Every client of the partition has a cluster; every matrix has one row per client."""
+    never = sorted(set(tables.partition["client"]) - set(tables.order))
+    if never:
+        raise _broken(tables.folder / "assignments.csv", f"no cluster for client {never[0]}")
+    labels = tables.partition["label"]
+    if len(labels) and labels.min() < 0:
+        raise _broken(tables.folder / "partition.csv", f"label {labels.min()} is below 0")
+    n = len(tables.order)
+    if tables.similarity and sorted(tables.order) != list(range(n)):
+        raise _broken(tables.folder / "assignments.csv", f"client ids must be 0..{n - 1}")
+    for name, matrix in tables.similarity.items():
+        if matrix.shape != (n, n):
+            path = tables.folder / "similarity.npz"
+            raise _broken(path, f"{name} has shape {matrix.shape}, expected ({n}, {n})")
