@@ -9,29 +9,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from fedtsd.server import Reading, ServerState
-
-LAYER_SETS = ("all", "personal", "shared")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One pass of local training: which layers move, for how many epochs, pulled how strongly.
-
-    `proximal` is the weight mu of the proximal term mu/2 ||w - w_received||^2 (FedProx).
-    """
-
-    layers: str
-    epochs: int
-    proximal: float
-
-    def __post_init__(self) -> None:
-        if self.layers not in LAYER_SETS:
-            raise ValueError(f"layers: must be one of {', '.join(LAYER_SETS)}, got {self.layers!r}")
-        if self.epochs < 0:
-            raise ValueError(f"epochs: must be at least 0, got {self.epochs}")
-        if self.proximal < 0:
-            raise ValueError(f"proximal: must be at least 0, got {self.proximal}")
+from fedtsd.similarity import OUTPUTS, mean_to_mates
+from fedtsd.server import ServerState
 
 
 class Personalization(Protocol):
@@ -48,7 +27,11 @@ class Personalization(Protocol):
         """Return the personal layers before the first round, bool [N, L]."""
         ...
 
-    def adapt(self, server: ServerState, reading: Reading) -> ServerState:
+    def may_keep(self, num_layers: int) -> np.ndarray:
+        """Return which layers may ever be personal, bool [L]: clients store just these."""
+        ...
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
         """Choose again after a training round."""
         ...
 
@@ -59,7 +42,13 @@ class _Fixed:
 
     uses_outputs: ClassVar[bool] = False
 
-    def adapt(self, server: ServerState, reading: Reading) -> ServerState:
+    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} does not say which layers are personal")
+
+    def may_keep(self, num_layers: int) -> np.ndarray:
+        return np.asarray(self.start(1, num_layers)[0])
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
         return server
 
 
@@ -143,21 +132,25 @@ class Adaptive:
     def start(self, num_clients: int, num_layers: int) -> np.ndarray:
         return np.zeros((num_clients, num_layers), dtype=bool)
 
-    def adapt(self, server: ServerState, reading: Reading) -> ServerState:
-        if reading.round < self.start_round:
+    def may_keep(self, num_layers: int) -> np.ndarray:
+        return np.arange(num_layers) > 0
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
+        if round < self.start_round:
             return server
         due = server.assignment_round > server.personal_round
-        if reading.round == self.start_round:
+        if round == self.start_round:
             due = np.ones_like(due)
         if not due.any():
             return server
         num_layers = server.personal.shape[1]
-        chosen = self.num_layers(server.mean_divergence_to_mates(), num_layers)
+        divergence = mean_to_mates(server.memory[OUTPUTS], server.assignment)
+        chosen = self.num_layers(divergence, num_layers)
         personal = np.where(due[:, None], last_layers(chosen, num_layers), server.personal)
         return dataclasses.replace(
             server,
             personal=personal,
-            personal_round=np.where(due, reading.round, server.personal_round),
+            personal_round=np.where(due, round, server.personal_round),
         )
 
     def num_layers(self, divergence: np.ndarray, num_layers: int) -> np.ndarray:

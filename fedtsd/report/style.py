@@ -78,6 +78,14 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def settle(figure: Figure) -> Figure:
+    """Lay the figure out, then keep the layout, so that each file format shows the same."""
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()  # labels placed beside the axes moved them once
+    figure.set_layout_engine("none")
+    return figure
+
+
 def method_colour(name: str) -> str:
     """The colour of a method, the same in every figure and every process."""
     if name in METHOD_COLOURS:

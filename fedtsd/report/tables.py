@@ -84,7 +84,7 @@ class RunTables:
 
     @cached_property
     def final_clusters(self) -> "pd.Series[int]":
-        """Client -> its last cluster, ordered by cluster, then client: the order of every figure."""
+        """Client -> its last cluster, ordered by cluster, then id: the order of every figure."""
         rows = self.assignments.sort_values("round", kind="stable")
         last = rows.drop_duplicates("client", keep="last").sort_values(["cluster", "client"])
         return last.set_index("client")["cluster"]
@@ -107,7 +107,7 @@ class RunTables:
         row_of = {client: row for row, client in enumerate(self.order)}
         np.add.at(
             counts,
-            ([row_of[int(c)] for c in rows["client"]], rows["label"].to_numpy(int)),
+            (rows["client"].map(row_of).to_numpy(int), rows["label"].to_numpy(int)),
             rows["count"].to_numpy(float),
         )
         return counts

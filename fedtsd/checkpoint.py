@@ -1,0 +1,96 @@
+"""Checkpoints: one literal of tensors and plain containers in one safetensors file, no pickle.
+
+The file is written beside its place, flushed to disk and moved there, so that a kill leaves either
+the old file or the new one. A checksum over structure and tensors finds damage on reading.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from fedtsd.errors import RunFolderError
+
+FORMAT = "fedtsd-checkpoint-1"
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (nested dicts and lists of tensors, arrays, numbers, strings) atomically."""
+    tensors: dict[str, torch.Tensor] = {}
+    structure = json.dumps(_pack(state, tensors, {}))
+    metadata = {"format": FORMAT, "structure": structure, "sha256": _digest(structure, tensors)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, metadata))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote.
+
+    Raises RunFolderError if the file is damaged or is not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{path}: the checkpoint cannot be read: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise RunFolderError(f"{path}: not a checkpoint of this version of fedtsd")
+    structure = metadata["structure"]
+    if metadata["sha256"] != _digest(structure, tensors):
+        raise RunFolderError(f"{path}: the checkpoint is damaged: its checksum does not match")
+    state: dict[str, Any] = _unpack(json.loads(structure), tensors)
+    return state
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers and kills see the old content or the new, nothing between."""
+    beside = path.with_name(f".{path.name}.writing")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _pack(value: Any, tensors: dict[str, torch.Tensor], seen: dict[int, str]) -> Any:
+    """Replace tensors by their names; the same object is stored once. Keys keep their type."""
+    if isinstance(value, dict):
+        return {"dict": [[key, _pack(item, tensors, seen)] for key, item in value.items()]}
+    if isinstance(value, list):
+        return {"list": [_pack(item, tensors, seen) for item in value]}
+    if isinstance(value, torch.Tensor | np.ndarray):
+        if id(value) not in seen:
+            kind = "tensor" if isinstance(value, torch.Tensor) else "array"
+            seen[id(value)] = f"{kind}{len(tensors):06d}"
+            as_tensor = torch.as_tensor(np.ascontiguousarray(value) if kind == "array" else value)
+            tensors[seen[id(value)]] = as_tensor.detach().cpu().contiguous()
+        return {"tensor": seen[id(value)]}
+    if isinstance(value, int | float | str | bool) or value is None:
+        return {"value": value}
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__}")
+
+
+def _unpack(packed: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    ((kind, value),) = packed.items()
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in value}
+    if kind == "list":
+        return [_unpack(item, tensors) for item in value]
+    if kind == "tensor":
+        return tensors[value].numpy() if value.startswith("array") else tensors[value]
+    return value
+
+
+def _digest(structure: str, tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(structure.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""The command line: `fedtsd train | figures | data | methods`.
+
+Heavy imports stay inside the commands, so that help comes at once.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fedtsd import __version__
+from fedtsd.catalogue import describe_methods, describe_train
+from fedtsd.errors import InputError
+
+HELP = """\
+fedtsd: experiments in clustered, personalised federated learning
+
+  fedtsd train [OVERRIDES]       run an experiment; `fedtsd train --help` shows what can be set
+  fedtsd train -m [OVERRIDES]    sweep: values separated by commas make one run each
+  fedtsd train resume=FOLDER     continue a run that was stopped
+  fedtsd figures FOLDER...       draw the figures of finished runs again, from their tables
+  fedtsd methods                 list the methods
+  fedtsd data                    list the data sets; `fedtsd data get NAME` fetches one
+  fedtsd --version
+
+Complete overrides in your shell: eval "$(fedtsd train -sc install=bash)"
+"""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run like Ctrl-C, with another exit code."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 wrong input."""
+    args = sys.argv[1:] if argv is None else argv
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "figures": _figures,
+        "methods": _methods,
+        "data": _data,
+    }
+    try:
+        if args[:1] == ["-sc"]:
+            return _complete(args, commands)
+        if not args or args[0] in ("-h", "--help"):
+            print(HELP, end="")
+            return 0
+        if args[0] == "--version":
+            print(f"fedtsd {__version__}")
+            return 0
+        if args[0] not in commands:
+            return _refuse(args[0], commands)
+        return commands[args[0]](args[1:])
+    except InputError as error:
+        print(f"fedtsd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        return 143 if isinstance(stop, Terminated) else 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `fedtsd methods | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _train(args: list[str]) -> int:
+    if any(arg in ("-h", "--help") for arg in args):
+        print(describe_train(), end="")
+        return 0
+    from fedtsd import launch
+
+    signal.signal(signal.SIGTERM, _terminate)
+    resume = [arg.partition("=")[2] for arg in args if arg.startswith("resume=")]
+    if resume and resume[-1] not in ("", "null"):
+        others = [arg for arg in args if not arg.startswith("resume=")]
+        return launch.resume(Path(resume[-1]), others)
+    return launch.train(args)
+
+
+def _figures(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: fedtsd figures FOLDER...")
+        return 0 if args else 2
+    from fedtsd.report.figures import draw
+
+    for folder in args:
+        for path in draw(Path(folder)):
+            print(path)
+    return 0
+
+
+def _methods(args: list[str]) -> int:
+    print(describe_methods(), end="")
+    return 0
+
+
+def _data(args: list[str]) -> int:
+    from fedtsd.data.command import data_command
+
+    return data_command(args)
+
+
+def _complete(args: list[str], commands: dict[str, Any]) -> int:
+    """Answer the shell's question what may follow; Hydra knows the overrides of `train`."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if len(words) > 2 and words[1] == "train":
+        from fedtsd import launch
+
+        # Hydra expects the overrides right after the program's name.
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        return launch.train(args)
+    start = words[1] if len(words) == 2 else ""
+    print(" ".join(name for name in commands if name.startswith(start)))
+    return 0
+
+
+def _refuse(command: str, commands: dict[str, Any]) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(command, commands, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"legal: {', '.join(commands)}"
+    print(f"fedtsd: command {command!r} is unknown; {hint}", file=sys.stderr)
+    return 2
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

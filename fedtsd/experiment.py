@@ -1,0 +1,310 @@
+"""One experiment: build the parts, run THE LOOP, write what it leaves behind.
+
+Shapes: N clients, L layers.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedtsd import metrics
+from fedtsd.clients.engine import ClientSide
+from fedtsd.config import Config
+from fedtsd.data.federation import Federation, build_federation
+from fedtsd.data.dataset import default_root
+from fedtsd.messages import (
+    Channel,
+    ClientRequest,
+    Engine,
+    Evaluate,
+    Reply,
+    Request,
+    Task,
+    Traffic,
+    Train,
+)
+from fedtsd.models import Layer, initialise, layers_of
+from fedtsd.progress import Progress
+from fedtsd.run_folder import RunFolder
+from fedtsd.seeding import numpy_rng, torch_rng
+from fedtsd.server import ServerState, start_state
+from fedtsd.summary import summarise
+from fedtsd.training import Phase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The whole state of a run after a round: the server's, and what clients keep."""
+
+    round: int
+    server: ServerState
+    clients: dict[int, dict[str, Tensor]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as one literal."""
+        return {
+            "round": self.round,
+            "server": self.server.state_dict(),
+            "clients": self.clients,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "RunState":
+        """Rebuild the state from its literal."""
+        server = ServerState.from_state_dict(state["server"])
+        return cls(state["round"], server, state["clients"])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of a run. The server side holds no data: it reaches clients through the channel."""
+
+    config: Config
+    layers: tuple[Layer, ...]
+    num_public: int
+    engine: Engine
+    channel: Channel
+    start: RunState
+
+    def run(self, folder: RunFolder, state: RunState, progress: Progress) -> RunState:
+        """Run all rounds after `state` and return the last state. This is the loop."""
+        cfg = self.config
+        for r in range(state.round + 1, cfg.rounds + 1):
+            started = time.perf_counter()
+            request = self.train_request(state.server, r)
+            reply = self.channel.exchange(request)  # clients work here
+            server = self.measure(state.server, request, reply)
+            server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
+            server = cfg.personalization.adapt(server, r)
+            server = cfg.aggregation.update(server, reply)
+            traffic = self.channel.drain()
+            evaluation = None
+            if r % cfg.eval_every == 0 or r == cfg.rounds:
+                evaluation = self.channel.exchange(self.evaluate_request(server, r))
+            log_changes(state.server, server, r)
+            seconds = time.perf_counter() - started
+            row = write_round(folder, cfg, r, server, evaluation, traffic, seconds)
+            state = RunState(r, server, self.engine.state_dict())
+            if r % cfg.checkpoint_every == 0 or r == cfg.rounds:
+                folder.save_checkpoint(r, state.state_dict())
+            progress.round(row)
+        return state
+
+    def train_request(self, server: ServerState, round: int) -> Request:
+        """Choose the cohort and the public samples of a round."""
+        cfg = self.config
+        rng = numpy_rng(cfg.seed, "cohort", round)
+        size = cfg.cohort.size or server.num_clients
+        cohort = np.sort(rng.choice(server.num_clients, size=size, replace=False))
+        public = None
+        if cfg.reads_outputs:
+            rng = numpy_rng(cfg.seed, "public samples", round)
+            public = cfg.similarity.choose_public(server, self.num_public, rng)
+        return self.request(server, round, Train(cfg.training.phases, public), cohort)
+
+    def evaluate_request(self, server: ServerState, round: int) -> Request:
+        """Ask every client how the model does that it would receive next."""
+        tuning = Phase("all", self.config.evaluation.tuning_epochs, 0.0)
+        task = Evaluate(self.config.evaluation.stages, tuning)
+        return self.request(server, round, task, np.arange(server.num_clients))
+
+    def request(self, server: ServerState, round: int, task: Task, clients: np.ndarray) -> Request:
+        """Split each client's model into what is sent and what is personal: here and only here."""
+        rows = []
+        for client in clients.tolist():
+            kept = [layer for i, layer in enumerate(self.layers) if server.personal[client, i]]
+            personal = frozenset(name for layer in kept for name in layer.tensors)
+            centre = server.centres[server.assignment[client]]
+            shared = {name: tensor for name, tensor in centre.items() if name not in personal}
+            rows.append(ClientRequest(client, shared, personal))
+        return Request(round, task, tuple(rows))
+
+    def measure(self, server: ServerState, request: Request, reply: Reply) -> ServerState:
+        """Measure what the policies read of the clients' likeness, nothing more."""
+        cfg = self.config
+        if isinstance(request.task, Train) and request.task.public is not None:
+            server = cfg.similarity.measure_outputs(
+                server, request, reply, request.task.public, self.num_public
+            )
+        if cfg.clustering.uses_updates:
+            server = cfg.similarity.measure_updates(server, request, reply)
+        return server
+
+
+def build(config: Config, federation: Federation) -> Experiment:
+    """Build all parts from the config; the same seed gives the same parts."""
+    num_classes = len(federation.classes)
+    model = config.model.build(federation.input_shape, num_classes)
+    initialise(model, torch_rng(config.seed, "model"))
+    layers = layers_of(model)
+    initial = {name: p.detach().clone() for name, p in model.named_parameters()}
+    may_keep = config.personalization.may_keep(len(layers))
+    keeps = frozenset(
+        name for layer, kept in zip(layers, may_keep, strict=True) if kept for name in layer.tensors
+    )
+    device = choose_device(config.device)
+    side = ClientSide(federation, model, keeps, config.training, config.seed, device)
+    engine = config.engine.build(side)
+    shapes = {name: tensor.shape for name, tensor in initial.items()}
+    channel = Channel(engine, shapes, num_classes)
+    personal = config.personalization.start(len(federation.clients), len(layers))
+    start = RunState(0, start_state(initial, personal), engine.state_dict())
+    return Experiment(config, layers, len(federation.public), engine, channel, start)
+
+
+def load_federation(config: Config) -> Federation:
+    """Load the data set and deal it to the clients."""
+    root = Path(config.data.root) if config.data.root else default_root()
+    arrays = config.dataset.load(root)
+    return build_federation(
+        arrays, config.dataset.public_size, config.partition, config.split, config.seed
+    )
+
+
+def execute(config: Config, federation: Federation, folder: RunFolder) -> None:
+    """Run an experiment in its folder from its last checkpoint on, or from the start.
+
+    An interruption leaves a checkpoint of the last whole round; tables never hold half a round.
+    """
+    experiment = build(config, federation)
+    saved = folder.load_checkpoint()
+    state = RunState.from_state_dict(saved) if saved else experiment.start
+    experiment.engine.load_state_dict(state.clients)
+    folder.rewind(state.round if saved else -1)
+    if not saved:
+        folder.append("assignments", assignment_rows(0, state.server))
+    write_partition(folder, federation)
+    log.info("%s", describe(config, federation, experiment.layers))
+    with Progress(config, state.round) as progress:
+        state = experiment.run(folder, state, progress)
+    write_similarity(folder, federation, state.server)
+    folder.write_json("summary", summarise(folder.path, config, experiment.layers))
+
+
+def write_round(
+    folder: RunFolder,
+    config: Config,
+    round: int,
+    server: ServerState,
+    evaluation: Reply | None,
+    traffic: Traffic,
+    seconds: float,
+) -> dict[str, Any]:
+    """Append one round to the tables; return its row of rounds.csv."""
+    served = config.evaluation.stages[-1]
+    rows = list(client_rows(round, server, evaluation)) if evaluation else []
+    test = [row for row in rows if row["stage"] == served and row["split"] == "test"]
+    row: dict[str, Any] = {"round": round}
+    if test:
+        spread = metrics.spread([row["accuracy"] for row in test])
+        row |= {f"accuracy_{name}": value for name, value in dataclasses.asdict(spread).items()}
+        row["loss_mean"] = float(np.mean([row["loss"] for row in test]))
+    # Of several tests in one round, the table shows the most significant.
+    decision = min(server.decisions, key=lambda d: (d.hopkins_p, -d.hopkins), default=None)
+    row |= {
+        "num_clusters": len(server.centres),
+        "personal_layers_mean": float(server.personal.sum(axis=1).mean()),
+        "hopkins": decision.hopkins if decision else None,
+        "hopkins_p": decision.hopkins_p if decision else None,
+        **dataclasses.asdict(traffic),
+        "seconds": seconds,
+    }
+    folder.append("clients", rows)
+    folder.append(
+        "clustering", [{"round": round, **dataclasses.asdict(d)} for d in server.decisions]
+    )
+    folder.append("assignments", assignment_rows(round, server))
+    folder.append("rounds", [row])
+    return row
+
+
+def client_rows(round: int, server: ServerState, reply: Reply) -> Iterator[dict[str, Any]]:
+    """One row of clients.csv per client, stage and split."""
+    layers = server.personal.sum(axis=1)
+    for answer in reply.rows:
+        for evaluation in answer.evaluations:
+            yield {
+                "round": round,
+                "client": answer.client,
+                "cluster": int(server.assignment[answer.client]),
+                "personal_layers": int(layers[answer.client]),
+                **dataclasses.asdict(evaluation),
+            }
+
+
+def assignment_rows(round: int, server: ServerState) -> Iterator[dict[str, Any]]:
+    """One row of assignments.csv per client."""
+    layers = server.personal.sum(axis=1)
+    for client in range(server.num_clients):
+        yield {
+            "round": round,
+            "client": client,
+            "cluster": int(server.assignment[client]),
+            "personal_layers": int(layers[client]),
+        }
+
+
+def write_partition(folder: RunFolder, federation: Federation) -> None:
+    """Write who holds which classes: partition.csv, classes.json and the similarity of laws."""
+    lines = ["client,split,label,count"]
+    for split in ("train", "val", "test"):
+        counts = federation.label_counts(split)
+        lines += [
+            f"{client},{split},{label},{counts[client, label]}"
+            for client, label in np.argwhere(counts)
+        ]
+    (folder.path / "partition.csv").write_text("\n".join(lines) + "\n")
+    folder.write_json("classes", list(federation.classes))
+
+
+def write_similarity(folder: RunFolder, federation: Federation, server: ServerState) -> None:
+    """Write the pair matrices [N, N]: label laws (known to nobody but us) and what was measured."""
+    from fedtsd.clustering.similarity import label_divergence
+    from fedtsd.similarity import OUTPUTS, UPDATES
+
+    measured = {"outputs": OUTPUTS, "updates": UPDATES}
+    arrays = {name: server.memory[key] for name, key in measured.items() if key in server.memory}
+    labels = label_divergence(federation.label_counts("train"))
+    folder.write_arrays("similarity", labels=labels, **arrays)
+
+
+def log_changes(before: ServerState, after: ServerState, round: int) -> None:
+    """Say in the log when clusters or personal layers changed, and whose layers fell."""
+    if (after.assignment_round == round).any():
+        groups = [after.members(cluster).tolist() for cluster in range(len(after.centres))]
+        log.info("round %d: clusters are now %s", round, groups)
+    was, now = before.personal.sum(axis=1), after.personal.sum(axis=1)
+    if not np.array_equal(was, now):
+        log.info("round %d: personal layers per client are now %s", round, now.tolist())
+    for client in np.flatnonzero(now < was):
+        log.info(
+            "round %d: client %d keeps %d layers instead of %d; the others restart from its cluster",
+            round, client, now[client], was[client],
+        )  # fmt: skip
+
+
+def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) -> str:
+    """Return one line about what is about to run."""
+    sizes = federation.label_counts("train").sum(axis=1)
+    return (
+        f"{config.method.name} on {config.dataset.name}: {len(sizes)} clients with "
+        f"{sizes.min()} to {sizes.max()} training samples, {len(layers)} layers, "
+        f"{len(federation.public)} public samples"
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device; `auto` takes CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,218 @@
+"""Everything that crosses between server and clients, and the one door it crosses through.
+
+A `Request` holds one row per client, a `Reply` one row per client that answered; both are plain
+data, so that an engine may as well send each row over a network. `Channel.exchange` checks every
+reply against its request and counts the bytes of every tensor in both directions.
+
+Shapes: N clients, C cohort, B public samples of a round, Y classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedtsd.errors import PrivacyError, ProtocolError
+from fedtsd.server import Tensors
+from fedtsd.training import Phase
+
+STAGES = ("personalized", "tuned")
+"""Which model of a client is evaluated: with its personal layers laid over what it received, or
+that model after local epochs on the client's training data. The last one asked for is served."""
+
+
+@dataclass(frozen=True)
+class ClientRequest:
+    """What one client receives: the shared layers of its cluster, and what to keep to itself."""
+
+    client: int
+    tensors: Tensors
+    personal: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train in these phases; then run these public samples (indices [B]) and send the outputs."""
+
+    phases: tuple[Phase, ...]
+    public: Tensor | None
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate these stages on the splits `val` and `test`; `tuning` makes the tuned stage."""
+
+    stages: tuple[str, ...]
+    tuning: Phase
+
+
+Task = Train | Evaluate
+
+
+@dataclass(frozen=True)
+class Request:
+    """One exchange with a cohort of C clients."""
+
+    round: int
+    task: Task
+    rows: tuple[ClientRequest, ...]
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The ids of the cohort."""
+        return tuple(row.client for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How one model did on one split of one client: accuracy in 0..1, mean cross-entropy in nats."""
+
+    stage: str
+    split: str
+    accuracy: float
+    loss: float
+    num_examples: int
+
+
+@dataclass(frozen=True)
+class ClientReply:
+    """What one client sends back.
+
+    tensors: its trained shared layers; empty after an evaluation.
+    num_examples: the size of its training data, its weight in the mean.
+    num_samples: training samples processed, all epochs counted.
+    outputs: softmax outputs [B, Y] on the public samples, if they were asked for.
+    """
+
+    client: int
+    tensors: Tensors
+    num_examples: int
+    num_samples: int = 0
+    outputs: Tensor | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answers to a request, in its order."""
+
+    round: int
+    rows: tuple[ClientReply, ...]
+
+
+class Engine(Protocol):
+    """Whatever runs the clients: in this process, in others, or on other machines."""
+
+    def handle(self, request: Request) -> Reply:
+        """Let every client of the request do its task."""
+        ...
+
+    def state_dict(self) -> dict[int, dict[str, Tensor]]:
+        """Return what clients keep between rounds: personal layers by client id."""
+        ...
+
+    def load_state_dict(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Take back what `state_dict` returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What crossed the door in training rounds; evaluation is a simulation's look, not traffic."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    samples: int = 0
+
+
+class Channel:
+    """The only way from the server to the clients.
+
+    shapes: the shape of every tensor of the model, by name.
+    num_classes: Y.
+    """
+
+    def __init__(self, engine: Engine, shapes: Mapping[str, torch.Size], num_classes: int) -> None:
+        self._engine = engine
+        self._shapes = dict(shapes)
+        self._num_classes = num_classes
+        self._traffic = Traffic()
+
+    def exchange(self, request: Request) -> Reply:
+        """Send a request, check the reply and count both.
+
+        Raises PrivacyError if a client's answer holds personal layers, ProtocolError if it is
+        anything else than what was asked for.
+        """
+        reply = self._engine.handle(request)
+        self._check(request, reply)
+        if isinstance(request.task, Train):
+            self._count(request, reply, request.task.public)
+        return reply
+
+    def drain(self) -> Traffic:
+        """Return what was counted since the last call."""
+        traffic, self._traffic = self._traffic, Traffic()
+        return traffic
+
+    def _count(self, request: Request, reply: Reply, public: Tensor | None) -> None:
+        index_bytes = 0 if public is None else _num_bytes(public)
+        down = sum(sum(map(_num_bytes, row.tensors.values())) + index_bytes for row in request.rows)
+        up = sum(
+            sum(map(_num_bytes, row.tensors.values()))
+            + (0 if row.outputs is None else _num_bytes(row.outputs))
+            for row in reply.rows
+        )
+        samples = sum(row.num_samples for row in reply.rows)
+        old = self._traffic
+        self._traffic = Traffic(old.bytes_up + up, old.bytes_down + down, old.samples + samples)
+
+    def _check(self, request: Request, reply: Reply) -> None:
+        if reply.round != request.round:
+            raise ProtocolError(f"a reply of round {reply.round} came in round {request.round}")
+        answered = tuple(row.client for row in reply.rows)
+        if answered != request.clients:
+            raise ProtocolError(f"clients {request.clients} were asked, {answered} answered")
+        for asked, row in zip(request.rows, reply.rows, strict=True):
+            where = f"round {request.round}, client {row.client}"
+            self._check_tensors(request.task, asked, row, where)
+            self._check_outputs(request.task, row, where)
+            if row.num_examples < 1:
+                raise ProtocolError(f"{where}: num_examples is {row.num_examples}, must be >= 1")
+
+    def _check_tensors(
+        self, task: Task, asked: ClientRequest, row: ClientReply, where: str
+    ) -> None:
+        if leaked := sorted(asked.personal & row.tensors.keys()):
+            raise PrivacyError(f"{where}: personal tensors in the reply: {', '.join(leaked)}")
+        expected = asked.tensors.keys() if isinstance(task, Train) else set()
+        if row.tensors.keys() != expected:
+            odd = sorted(row.tensors.keys() ^ expected)
+            raise ProtocolError(f"{where}: not the tensors that were asked for: {', '.join(odd)}")
+        for name, tensor in row.tensors.items():
+            if tensor.shape != self._shapes[name] or tensor.dtype != torch.float32:
+                raise ProtocolError(
+                    f"{where}: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
+                    f"must be torch.float32 {tuple(self._shapes[name])}"
+                )
+            if not torch.isfinite(tensor).all():
+                raise ProtocolError(
+                    f"{where}: {name} has NaN or infinite values; training diverged, "
+                    "try a smaller training.lr"
+                )
+
+    def _check_outputs(self, task: Task, row: ClientReply, where: str) -> None:
+        public = task.public if isinstance(task, Train) else None
+        if (row.outputs is None) != (public is None):
+            raise ProtocolError(f"{where}: outputs on public samples were not as asked for")
+        if row.outputs is None or public is None:
+            return
+        shape = (len(public), self._num_classes)
+        if row.outputs.shape != shape or not torch.isfinite(row.outputs).all():
+            raise ProtocolError(f"{where}: outputs must be finite and of shape {shape}")
+
+
+def _num_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

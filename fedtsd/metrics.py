@@ -1,0 +1,47 @@
+"""Accuracy over clients, by stated rules.
+
+The headline is the served model's accuracy on test data, averaged over clients with equal weight:
+in the last round, and in the round that was best on validation data. The best test round is never
+reported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, standard deviation and mean of the worst tenth over clients, accuracies in 0..1."""
+
+    mean: float
+    std: float
+    worst10: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Summarise one accuracy per client; the worst tenth has ceil(N / 10) clients."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    worst = ordered[: max(1, -(-len(ordered) // 10))]
+    return Spread(float(ordered.mean()), float(ordered.std()), float(worst.mean()))
+
+
+def best_validation_round(clients: pd.DataFrame, stage: str) -> int | None:
+    """Return the round whose mean validation accuracy is highest (the earliest, if several).
+
+    Returns None when no client has validation data.
+    """
+    rows = clients[(clients["stage"] == stage) & (clients["split"] == "val")]
+    if rows.empty:
+        return None
+    return int(rows.groupby("round")["accuracy"].mean().idxmax())
+
+
+def accuracy_at(clients: pd.DataFrame, stage: str, round: int) -> pd.Series:
+    """Return the test accuracy of every client in one round, indexed by client."""
+    rows = clients[
+        (clients["stage"] == stage) & (clients["split"] == "test") & (clients["round"] == round)
+    ]
+    return rows.set_index("client")["accuracy"].sort_index()

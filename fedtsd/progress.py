@@ -1,0 +1,71 @@
+"""Progress of a run on stderr: a live table on a terminal, plain lines otherwise."""
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from fedtsd.config import Config
+
+
+class Progress:
+    """Shows rounds, accuracy, clusters, personal layers and the time left."""
+
+    def __init__(self, config: Config, done: int) -> None:
+        self._config = config
+        self._done = done
+        self._console = Console(stderr=True)
+        self._bar: Bar | None = None
+        self._accuracy: float | None = None
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                self._config.method.name,
+                total=self._config.rounds,
+                completed=self._done,
+                facts="starting",
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def round(self, row: dict[str, Any]) -> None:
+        """Show one finished round, given its row of rounds.csv."""
+        self._accuracy = row.get("accuracy_mean", self._accuracy)
+        facts = facts_of({**row, "accuracy_mean": self._accuracy})
+        if self._bar is not None:
+            self._bar.update(self._task, completed=row["round"], facts=facts)
+        else:
+            line = f"round {row['round']:>3}/{self._config.rounds}  {facts}"
+            sys.stderr.write(f"{line}  {row['seconds']:.1f} s\n")
+
+
+def facts_of(row: dict[str, Any]) -> str:
+    """Return the numbers people watch: accuracy, clusters, personal layers."""
+    accuracy = row.get("accuracy_mean")
+    shown = "accuracy  --  " if accuracy is None else f"accuracy {100 * accuracy:5.1f}%"
+    clusters = row["num_clusters"]
+    return (
+        f"{shown}  {clusters} cluster{'s' if clusters != 1 else ' '}  "
+        f"personal layers {row['personal_layers_mean']:.1f}"
+    )

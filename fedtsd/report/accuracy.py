@@ -1,0 +1,126 @@
+"""Figure `accuracy`: how well the clients are served over the rounds of one run."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedtsd.report.layout import axes_points, spread
+from fedtsd.report.marks import note
+from fedtsd.report.style import COLUMN, method_colour, new_figure, paper_style, run_title, settle
+from fedtsd.report.tables import RunTables
+
+LABEL_SIZE = 6.0  # points
+MOST_MARKERS = 30  # more evaluated rounds than this make a plain line
+
+Label = tuple[float, str, str]  # (height in %, text, colour)
+
+
+def accuracy(tables: RunTables) -> Figure:
+    """Test accuracy (%): mean and std over clients, worst decile; validation mean beside it."""
+    with paper_style():
+        figure = new_figure(COLUMN, 2.2)
+        figure.suptitle(run_title(tables, COLUMN))
+        ax = figure.subplots()
+        ax.set(xlabel="round", ylabel="accuracy (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlim(_round_limits(tables))
+        test = _percent(tables)
+        if test.empty:
+            ax.set_ylim(0, 100)
+            note(ax, "no round was evaluated")
+        else:
+            _curves(ax, tables, test)
+        return settle(figure)
+
+
+def _percent(tables: RunTables) -> pd.DataFrame:
+    """Evaluated rounds: round, mean, std, worst10; the last three in %."""
+    rows = tables.rounds.dropna(subset=["accuracy_mean"]).sort_values("round")
+    columns = ["accuracy_mean", "accuracy_std", "accuracy_worst10"]
+    percent = (rows[columns] * 100).set_axis(["mean", "std", "worst10"], axis=1)
+    return percent.assign(round=rows["round"])
+
+
+def headline_stage(tables: RunTables) -> str:
+    """The stage of `clients.csv` that `rounds.csv` averages: the one with the nearest test mean."""
+    test = tables.clients[tables.clients["split"] == "test"]
+    means = test.groupby(["stage", "round"])["accuracy"].mean().unstack("stage")
+    stated = tables.rounds.set_index("round")["accuracy_mean"]
+    distance = means.sub(stated, axis=0).abs().mean().dropna()
+    return "personalized" if distance.empty else str(distance.idxmin())
+
+
+def validation_mean(tables: RunTables) -> "pd.Series[float]":
+    """Round -> mean validation accuracy (%) over clients, in the stage of the headline."""
+    rows = tables.clients
+    rows = rows[(rows["split"] == "val") & (rows["stage"] == headline_stage(tables))]
+    return rows.groupby("round")["accuracy"].mean().dropna() * 100
+
+
+def _round_limits(tables: RunTables) -> tuple[float, float]:
+    rounds = tables.rounds["round"]
+    last = int(rounds.max()) if len(rounds) else 0
+    return (0.0, max(last, 1) * 1.01)
+
+
+def _curves(ax: Axes, tables: RunTables, test: pd.DataFrame) -> None:
+    colour = method_colour(str(tables.option("method.name", "")))
+    val = validation_mean(tables)
+    mark = "o" if len(test) <= MOST_MARKERS else ""
+    labels = [_band(ax, test, colour)]
+    ax.plot(test["round"], test["mean"], color=colour, marker=mark, gid="mean")
+    labels.append((float(test["mean"].iloc[-1]), "test mean", colour))
+    worst = test.dropna(subset=["worst10"])
+    if len(worst):
+        small: dict[str, Any] = {"marker": mark, "ms": 2.0}
+        ax.plot(
+            worst["round"], worst["worst10"], color=colour, lw=0.9, ls="--", gid="worst", **small
+        )
+        labels.append((float(worst["worst10"].iloc[-1]), "worst 10 %", colour))
+    if len(val):
+        style: dict[str, Any] = {"color": "black", "lw": 0.8, "ls": ":", "marker": mark, "ms": 1.5}
+        ax.plot(val.index, val, gid="validation", **style)
+        labels.append((float(val.iloc[-1]), "val. mean", "black"))
+    _limit(ax)
+    _name_ends(ax, labels)
+
+
+def _band(ax: Axes, test: pd.DataFrame, colour: str) -> Label:
+    """Shade mean ± std, clipped to what an accuracy can be."""
+    std = test["std"].fillna(0.0)
+    low, high = (test["mean"] - std).clip(0, 100), (test["mean"] + std).clip(0, 100)
+    if len(test) == 1:  # a band over one round has no area
+        ax.vlines(test["round"], low, high, color=colour, alpha=0.35, lw=3, gid="band")
+    else:
+        ax.fill_between(test["round"], low, high, color=colour, alpha=0.18, lw=0, gid="band")
+    return float(high.iloc[-1]), "± 1 std", colour
+
+
+def _limit(ax: Axes) -> None:
+    low, high = ax.dataLim.intervaly
+    pad = max(0.05 * (high - low), 1.0)
+    ax.set_ylim(max(low - pad, -1.0), min(high + pad, 101.0))
+
+
+def _name_ends(ax: Axes, labels: list[Label]) -> None:
+    """Name each line at its right end, with its last value; none over another."""
+    low, high = ax.get_ylim()
+    _, height = axes_points(ax)
+    gap = (LABEL_SIZE + 2) * (high - low) / height
+    places = spread([y for y, _, _ in labels], gap, low, high)
+    for (value, name, colour), place in zip(labels, places, strict=True):
+        text = name if name.startswith("±") else f"{name} {value:.1f}"
+        ax.annotate(
+            text,
+            (1.0, place),
+            xycoords=ax.get_yaxis_transform(),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=LABEL_SIZE,
+            color=colour,
+            va="center_baseline",
+            annotation_clip=False,
+        )

@@ -1,0 +1,53 @@
+"""How a client trains: the settings of its optimiser and the phases of its local work. Data only."""
+
+from dataclasses import dataclass
+
+LAYER_SETS = ("all", "personal", "shared")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass of local training: which layers move, for how many epochs, pulled how strongly.
+
+    `proximal` is the weight mu of the term mu/2 ||w - w_received||^2 (FedProx).
+    """
+
+    layers: str
+    epochs: int
+    proximal: float
+
+    def __post_init__(self) -> None:
+        if self.layers not in LAYER_SETS:
+            raise ValueError(f"layers: must be one of {', '.join(LAYER_SETS)}, got {self.layers!r}")
+        if self.epochs < 0:
+            raise ValueError(f"epochs: must be at least 0, got {self.epochs}")
+        if self.proximal < 0:
+            raise ValueError(f"proximal: must be at least 0, got {self.proximal}")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Local SGD: the same on every client.
+
+    `epochs` and `proximal` are there for the phases to refer to.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    proximal: float
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
+        if self.lr <= 0:
+            raise ValueError(f"lr: must be above 0, got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: must be in [0, 1), got {self.momentum}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay: must be at least 0, got {self.weight_decay}")
+        if not self.phases:
+            raise ValueError("phases: must hold at least one phase")
