@@ -1,4 +1,4 @@
-"""Aggregation: one new centre per cluster, layer by layer, from the members that share the layer."""
+"""Aggregation: new centres, cluster by cluster and layer by layer, from whoever shares them."""
 
 import dataclasses
 from collections.abc import Sequence

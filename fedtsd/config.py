@@ -1,7 +1,8 @@
 """From a composed config to typed values, with every error found before work starts.
 
 A node with `_target_` becomes an instance of that dataclass; the dataclass is the schema (its
-fields and types), the YAML file holds the defaults. Errors are one line: path, value, what is legal.
+fields and types), the YAML file holds the defaults. Errors are one line: path, value, what is
+legal.
 """
 
 import dataclasses
@@ -17,9 +18,9 @@ from typing import Any, Union, get_args, get_origin
 from fedtsd.aggregation import Aggregation
 from fedtsd.clients.engine import EngineSpec
 from fedtsd.clustering.policy import Clustering
+from fedtsd.data.dataset import Dataset
 from fedtsd.data.federation import Shares
 from fedtsd.data.partition import Partition
-from fedtsd.data.dataset import Dataset
 from fedtsd.errors import ConfigError
 from fedtsd.messages import STAGES
 from fedtsd.models import ModelSpec, layers_of

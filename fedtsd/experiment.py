@@ -18,8 +18,8 @@ from torch import Tensor
 from fedtsd import metrics
 from fedtsd.clients.engine import ClientSide
 from fedtsd.config import Config
-from fedtsd.data.federation import Federation, build_federation
 from fedtsd.data.dataset import default_root
+from fedtsd.data.federation import Federation, build_federation
 from fedtsd.messages import (
     Channel,
     ClientRequest,
@@ -288,7 +288,7 @@ def log_changes(before: ServerState, after: ServerState, round: int) -> None:
         log.info("round %d: personal layers per client are now %s", round, now.tolist())
     for client in np.flatnonzero(now < was):
         log.info(
-            "round %d: client %d keeps %d layers instead of %d; the others restart from its cluster",
+            "round %d: client %d keeps %d layers instead of %d; the rest restart from its cluster",
             round, client, now[client], was[client],
         )  # fmt: skip
 

@@ -67,7 +67,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How one model did on one split of one client: accuracy in 0..1, mean cross-entropy in nats."""
+    """One model on one split of one client: accuracy in 0..1, mean cross-entropy in nats."""
 
     stage: str
     split: str

@@ -36,7 +36,8 @@ def best_validation_round(clients: pd.DataFrame, stage: str) -> int | None:
     rows = clients[(clients["stage"] == stage) & (clients["split"] == "val")]
     if rows.empty:
         return None
-    return int(rows.groupby("round")["accuracy"].mean().idxmax())
+    means = rows.groupby("round")["accuracy"].mean()
+    return int(means.index[int(means.to_numpy().argmax())])
 
 
 def accuracy_at(clients: pd.DataFrame, stage: str, round: int) -> pd.Series:

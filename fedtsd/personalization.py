@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from fedtsd.similarity import OUTPUTS, mean_to_mates
 from fedtsd.server import ServerState
+from fedtsd.similarity import OUTPUTS, mean_to_mates
 
 
 class Personalization(Protocol):

@@ -1,4 +1,4 @@
-"""How a client trains: the settings of its optimiser and the phases of its local work. Data only."""
+"""How a client trains: its optimiser's settings and the phases of its local work. Data only."""
 
 from dataclasses import dataclass
 

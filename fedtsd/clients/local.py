@@ -50,7 +50,7 @@ def train(
                 loss = nn.functional.cross_entropy(model(inputs), labels)
                 if phase.proximal:
                     loss = loss + phase.proximal / 2 * _squared_distance(moving, received)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 processed += len(labels)
     return processed
@@ -59,7 +59,7 @@ def train(
 def batches(split: Split, size: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch in a random order; the last batch may be smaller."""
     order = torch.randperm(len(split), generator=rng).to(split.labels.device)
-    for chosen in order.split(size):
+    for chosen in torch.split(order, size):
         yield split.inputs[chosen], split.labels[chosen]
 
 
@@ -67,7 +67,7 @@ def batches(split: Split, size: int, rng: torch.Generator) -> Iterator[tuple[Ten
 def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     """Return the logits [B, Y] of `inputs` [B, ...]."""
     model.eval()
-    return torch.cat([model(chunk) for chunk in inputs.split(CHUNK)])
+    return torch.cat([model(chunk) for chunk in torch.split(inputs, CHUNK)])
 
 
 def public_outputs(model: nn.Module, inputs: Tensor) -> Tensor:

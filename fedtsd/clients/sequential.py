@@ -1,4 +1,4 @@
-"""The reference engine: one client after the other, plain PyTorch. Every other engine must agree."""
+"""The reference engine: one client after the other, plain PyTorch. Other engines must agree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

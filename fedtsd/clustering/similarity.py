@@ -83,7 +83,7 @@ def centred_cosines(updates: Floats) -> Matrix:
     norm = np.sqrt(gram.diagonal())
     directed = norm > _NO_DIRECTION * np.sqrt(raw.max())
     unit = np.divide(1, norm, out=np.zeros(clients), where=directed)
-    cosines = np.clip((gram + gram.T) / 2 * unit[:, None] * unit, -1, 1)
+    cosines: Matrix = np.clip((gram + gram.T) / 2 * np.outer(unit, unit), -1, 1)
     np.fill_diagonal(cosines, 1)
     return cosines
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedtsd.data.partition import Partition
 from fedtsd.data.dataset import Arrays
+from fedtsd.data.partition import Partition
 from fedtsd.seeding import numpy_rng
 
 SPLITS = ("train", "val", "test")

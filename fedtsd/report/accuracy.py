@@ -5,11 +5,19 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from fedtsd.report.layout import axes_points, spread
 from fedtsd.report.marks import note
-from fedtsd.report.style import COLUMN, method_colour, new_figure, paper_style, run_title, settle
+from fedtsd.report.style import (
+    COLUMN,
+    darker,
+    method_colour,
+    new_figure,
+    paper_style,
+    round_axis,
+    run_title,
+    settle,
+)
 from fedtsd.report.tables import RunTables
 
 LABEL_SIZE = 6.0  # points
@@ -25,7 +33,8 @@ def accuracy(tables: RunTables) -> Figure:
         figure.suptitle(run_title(tables, COLUMN))
         ax = figure.subplots()
         ax.set(xlabel="round", ylabel="accuracy (%)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        round_axis(ax)
+        ax.grid(True, axis="y")
         ax.set_xlim(_round_limits(tables))
         test = _percent(tables)
         if test.empty:
@@ -71,17 +80,24 @@ def _curves(ax: Axes, tables: RunTables, test: pd.DataFrame) -> None:
     val = validation_mean(tables)
     mark = "o" if len(test) <= MOST_MARKERS else ""
     labels = [_band(ax, test, colour)]
-    ax.plot(test["round"], test["mean"], color=colour, marker=mark, gid="mean")
+    ax.plot(test["round"], test["mean"], color=colour, marker=mark, clip_on=False, gid="mean")
     labels.append((float(test["mean"].iloc[-1]), "test mean", colour))
     worst = test.dropna(subset=["worst10"])
     if len(worst):
-        small: dict[str, Any] = {"marker": mark, "ms": 2.0}
+        small: dict[str, Any] = {"marker": mark, "ms": 2.0, "clip_on": False}
         ax.plot(
             worst["round"], worst["worst10"], color=colour, lw=0.9, ls="--", gid="worst", **small
         )
         labels.append((float(worst["worst10"].iloc[-1]), "worst 10 %", colour))
     if len(val):
-        style: dict[str, Any] = {"color": "black", "lw": 0.8, "ls": ":", "marker": mark, "ms": 1.5}
+        style: dict[str, Any] = {
+            "color": "black",
+            "lw": 0.8,
+            "ls": ":",
+            "marker": mark,
+            "ms": 1.5,
+            "clip_on": False,
+        }
         ax.plot(val.index, val, gid="validation", **style)
         labels.append((float(val.iloc[-1]), "val. mean", "black"))
     _limit(ax)
@@ -120,7 +136,7 @@ def _name_ends(ax: Axes, labels: list[Label]) -> None:
             xytext=(3, 0),
             textcoords="offset points",
             fontsize=LABEL_SIZE,
-            color=colour,
+            color=darker(colour),
             va="center_baseline",
             annotation_clip=False,
         )

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from fedtsd.report.layout import axes_points, blocks, text_width
 from fedtsd.report.marks import final_blocks, name_clusters, note
@@ -23,13 +22,15 @@ from fedtsd.report.style import (
     ink_on,
     new_figure,
     paper_style,
+    round_axis,
     run_title,
     settle,
 )
 from fedtsd.report.tables import RunTables
 
 TEXT_SIZE = 6.0  # points
-MOST_NAMED_CLIENTS = 24
+MOST_NAMED_CLIENTS = 20
+ROW = 0.092  # inches: a row that has room for the number of its client
 NOBODY = -1  # a client without a row in a round
 STAGES = {1: ("o", BLUE, "stage 1: outputs"), 2: ("s", VERMILLION, "stage 2: updates")}
 HOPKINS_THRESHOLD, SIGNIFICANCE = 0.75, 0.05  # where the config has none
@@ -41,10 +42,11 @@ def clusters(tables: RunTables) -> Figure:
     """Cluster of every client over the rounds; below it each Hopkins test the server made."""
     with paper_style():
         tested = len(tables.clustering) > 0
-        figure = new_figure(COLUMN, 3.6 if tested else 2.2)
+        band = min(max(len(tables.order) * ROW, 1.2), 1.85)  # inches
+        figure = new_figure(COLUMN, band + (2.2 if tested else 0.7))
         figure.suptitle(run_title(tables, COLUMN))
         if tested:
-            top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+            top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(band, 1.1))
             _tests(bottom, tables)
             bottom.set_xlabel("round")
             _legend(figure, tables)
@@ -67,13 +69,13 @@ def _timeline(ax: Axes, tables: RunTables) -> None:
     first, members = timeline(tables)
     n, rounds = members.shape
     ax.imshow(
-        _paint(members, cluster_colours(tables.cluster_ids)),
+        _paint(members, cluster_colours(tables)),
         aspect="auto",
         interpolation="none",
         extent=(first - 0.5, first + rounds - 0.5, n - 0.5, -0.5),
     )
     ax.set_ylabel("client" if len(final_blocks(tables)) == 1 else "client, by final cluster")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    round_axis(ax)
     _client_ticks(ax, tables.order)
     _name_blocks(ax, tables, first, members)
     name_clusters(ax, tables, "right", away=3)
@@ -93,7 +95,7 @@ def _client_ticks(ax: Axes, order: list[int]) -> None:
     if len(order) > MOST_NAMED_CLIENTS:
         ax.set_yticks([])
     else:
-        size = 6.0 if len(order) <= 16 else 4.8
+        size = 6.0 if len(order) <= 16 else 5.0
         ax.set_yticks(range(len(order)), [str(client) for client in order], fontsize=size)
 
 
@@ -108,7 +110,7 @@ def _name_blocks(ax: Axes, tables: RunTables, first: int, members: IntArray) -> 
     """Write the cluster into every block with room for it; the last ones are named outside."""
     width, height = axes_points(ax)
     n, rounds = members.shape
-    colours = cluster_colours(tables.cluster_ids)
+    colours = cluster_colours(tables)
     for begin, end in changes(members)[:-1]:
         for cluster, start, stop in blocks(members[:, begin].tolist()):
             wide = (end - begin) * width / rounds > text_width(f"C{cluster}", TEXT_SIZE) + 2
@@ -144,6 +146,7 @@ def _tests(ax: Axes, tables: RunTables) -> None:
                 "ls": "",
                 "marker": marker,
                 "mec": colour,
+                "clip_on": False,
                 "mfc": face,
                 "mew": 0.8,
             }

@@ -12,10 +12,10 @@ POINTS_PER_INCH = 72.0
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Move positions as little as possible (least squares) until neighbours are `gap` apart.
 
-    Keeps the order of `wanted`, stays in `low..high` where that much room is there, and returns one
-    position per wanted one. All in one unit, whichever it is.
+    Keeps the order of `wanted` (the first of equals ends up highest), stays in `low..high` where
+    that much room is there, and returns one position per wanted one, all in one unit.
     """
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    order = sorted(range(len(wanted)), key=lambda i: (wanted[i], -i))
     slack = _isotonic([wanted[i] - rank * gap for rank, i in enumerate(order)])
     top = max(low, high - (len(wanted) - 1) * gap)
     placed = [0.0] * len(wanted)

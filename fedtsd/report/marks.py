@@ -23,17 +23,17 @@ def final_blocks(tables: RunTables) -> list[tuple[int, int, int]]:
 def separate_clusters(ax: Axes, tables: RunTables, axis: Literal["x", "y", "both"]) -> None:
     """Draw a line between neighbouring clusters; clients stand at 0, 1, ... on `axis`."""
     # The white rim keeps a line visible on dark cells.
-    effects = [Stroke(linewidth=1.6, foreground="white"), Normal()]
+    effects = [Stroke(linewidth=1.0, foreground="white"), Normal()]
     for _, _, stop in final_blocks(tables)[:-1]:
         if axis in ("x", "both"):
-            ax.axvline(stop - 0.5, color="black", lw=0.6, path_effects=effects, gid="separator")
+            ax.axvline(stop - 0.5, color="black", lw=0.4, path_effects=effects, gid="separator")
         if axis in ("y", "both"):
-            ax.axhline(stop - 0.5, color="black", lw=0.6, path_effects=effects, gid="separator")
+            ax.axhline(stop - 0.5, color="black", lw=0.4, path_effects=effects, gid="separator")
 
 
 def strip_clusters(ax: Axes, tables: RunTables, side: Side) -> None:
     """Lay a strip in the clusters' colours along one side of the axes."""
-    colours = cluster_colours(tables.cluster_ids)
+    colours = cluster_colours(tables)
     transform = _beside(ax, side, STRIP)
     for cluster, start, stop in final_blocks(tables):
         along, across = (start - 0.5, stop - 0.5), (1.0, 1.0)
@@ -55,15 +55,16 @@ def strip_clusters(ax: Axes, tables: RunTables, side: Side) -> None:
 def name_clusters(ax: Axes, tables: RunTables, side: Side, away: float = 2 * STRIP) -> None:
     """Write final cluster ids along one side, `away` points from the axes, none over another.
 
-    Where there is no room for all, the smallest clusters go without.
+    Names along the top stand upright where they have no room to lie. Where there is no room at all,
+    the smallest clusters go without.
     """
-    width, height = axes_points(ax)
     names = final_blocks(tables)
-    need = (
-        max(text_width(f"C{k}", LABEL_SIZE) for k, _, _ in names) if side == "top" else LABEL_SIZE
-    )
     n = len(tables.order)
-    gap = (need + 1.5) * n / (width if side == "top" else height)
+    length = axes_points(ax)[0 if side == "top" else 1]
+    wide = max(text_width(f"C{k}", LABEL_SIZE) for k, _, _ in names) + 1.5
+    upright = side == "top" and wide * len(names) > length
+    need = wide if side == "top" and not upright else LABEL_SIZE + 1.5
+    gap = need * n / length
     names = _largest(names, int(n / gap))
     places = spread([(a + b - 1) / 2 for _, a, b in names], gap, -0.5 + gap / 2, n - 0.5 - gap / 2)
     transform = _beside(ax, side, away)
@@ -74,6 +75,7 @@ def name_clusters(ax: Axes, tables: RunTables, side: Side, away: float = 2 * STR
             y,
             f"C{cluster}",
             fontsize=LABEL_SIZE,
+            rotation=90 if upright else 0,
             ha="center" if side == "top" else "left",
             va="bottom" if side == "top" else "center_baseline",
             transform=transform,

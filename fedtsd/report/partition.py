@@ -71,7 +71,7 @@ def _axes(ax: Axes, tables: RunTables, column: float, row: float) -> None:
 def _client_ticks(ax: Axes, tables: RunTables, column: float) -> None:
     ids = [str(client) for client in tables.order]
     one = len(final_blocks(tables)) == 1
-    ax.set_xlabel("client" if one else "client, ordered by final cluster C")
+    ax.set_xlabel("client" if one else "client, by final cluster")
     if len(ids) <= MOST_BUBBLE_CLIENTS:
         tight = max(text_width(name, TICK_SIZE) for name in ids) + 1 > column
         ax.set_xticks(range(len(ids)), ids, rotation=90 if tight else 0)
@@ -100,7 +100,7 @@ def _bubbles(ax: Axes, counts: FloatArray, diameter: float) -> None:
             ["training samples:", *(f"{size:g}" for size in sizes)],
             loc="outside lower center",
             ncols=len(sizes) + 1,
-            handlelength=1.2,
+            handlelength=max(1.2, math.sqrt(max(sizes) * area) / TICK_SIZE),
         )
 
 
@@ -125,6 +125,8 @@ def _shades(ax: Axes, counts: FloatArray) -> None:
     )
     figure = ax.get_figure(root=True)
     if figure is not None:
-        bar = figure.colorbar(image, ax=ax, pad=0.01, fraction=0.05, aspect=30)
-        bar.set_label("training samples (square-root scale)")
+        bar = figure.colorbar(
+            image, ax=ax, pad=0.01, fraction=0.05, aspect=30, ticks=MaxNLocator(5)
+        )
+        bar.set_label("samples (white: none)")
         bar.outline.set_linewidth(0.6)

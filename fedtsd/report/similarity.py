@@ -28,16 +28,18 @@ def similarity(tables: RunTables) -> Figure:
     with paper_style():
         names = [name for name in PANELS if name in tables.similarity]
         unknown = any(np.isnan(tables.similarity[name]).any() for name in names)
-        figure = new_figure(COLUMN, (2.25 if len(names) == 2 else 3.0) + 0.15 * unknown)
+        clustered = len(final_blocks(tables)) > 1
+        height = (1.82 if len(names) == 2 else 2.9) + 0.2 * clustered + 0.15 * unknown
+        figure = new_figure(COLUMN, height)
         figure.suptitle(run_title(tables, COLUMN))
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for ax, name in zip(panels, names, strict=True):
             image = _panel(ax, tables, name)
-        bar = figure.colorbar(image, ax=panels, fraction=0.06, pad=0.02, aspect=18)
+        bar = figure.colorbar(image, cax=panels[-1].inset_axes((1.05, 0.0, 0.07, 1.0)))
         bar.set_label("JS divergence")
         if unknown:
             _explain_unknown(figure)
-        if len(final_blocks(tables)) > 1:
+        if clustered:
             for ax in panels:
                 strip_clusters(ax, tables, "top")
                 name_clusters(ax, tables, "top")

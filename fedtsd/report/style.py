@@ -1,20 +1,23 @@
 """How figures look: the style file, colours and the words for methods, data sets, partitions.
 
-Colours are Okabe and Ito's (2008), told apart with every common colour vision; four of Tol's muted
-scheme extend them to twelve. Nothing is told by colour alone.
+Colours are Okabe and Ito's (2008), told apart with every common colour vision. Clusters need more;
+the additions were picked for their distance to the others, also as seen without red or green cones.
+Nothing is told by colour alone.
 """
 
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fedtsd.report.tables import RunTables
 
@@ -37,9 +40,10 @@ METHOD_COLOURS = {
     "fedtsdp": VERMILLION,
 }
 OTHER_COLOURS = (BLUE, TEAL, WINE, OLIVE, INDIGO)
-# Ordered so that neighbours differ in lightness too: clusters split side by side.
+PALE, BROWN, SAND, MINT = "#D0D0D0", "#661100", "#DDCC77", "#AAFFC3"
+# The cluster of the start, then twelve; neighbours differ in lightness too, for prints in grey.
 CLUSTER_COLOURS = (
-    "#BBBBBB", BLUE, ORANGE, GREEN, PURPLE, INDIGO, YELLOW, VERMILLION, SKY, WINE, OLIVE, BLACK,
+    PALE, BLUE, ORANGE, GREEN, YELLOW, INDIGO, PURPLE, VERMILLION, SKY, BROWN, SAND, BLACK, MINT,
 )  # fmt: skip
 
 METHOD_LABELS = {
@@ -93,9 +97,22 @@ def method_colour(name: str) -> str:
     return OTHER_COLOURS[zlib.crc32(name.encode()) % len(OTHER_COLOURS)]
 
 
-def cluster_colours(ids: Sequence[int]) -> dict[int, str]:
-    """Cluster id -> colour by rank among `ids`; distinct for twelve, then from the start again."""
-    return {k: CLUSTER_COLOURS[i % len(CLUSTER_COLOURS)] for i, k in enumerate(sorted(ids))}
+def cluster_colours(tables: RunTables) -> dict[int, str]:
+    """Cluster id -> colour, the same in every figure of the run.
+
+    The lowest id (the start) is pale, then come the clusters of the end, then those in between;
+    after thirteen the colours repeat.
+    """
+    ids = tables.cluster_ids
+    final = set(tables.final_clusters)
+    ranked = sorted(ids, key=lambda k: (k != ids[0], k not in final, k))
+    return {k: CLUSTER_COLOURS[i % len(CLUSTER_COLOURS)] for i, k in enumerate(ranked)}
+
+
+def darker(colour: str) -> tuple[float, float, float]:
+    """The same hue, dark enough for small text on white."""
+    red, green, blue = to_rgb(colour)
+    return 0.7 * red, 0.7 * green, 0.7 * blue
 
 
 def ink_on(colour: str) -> str:
@@ -103,6 +120,11 @@ def ink_on(colour: str) -> str:
     channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     luminance = 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
     return "black" if luminance > 0.179 else "white"
+
+
+def round_axis(ax: Axes) -> None:
+    """Put whole rounds on the horizontal axis, at distances people count in."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def method_label(name: str) -> str:

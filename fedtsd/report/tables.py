@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml  # type: ignore[import-untyped]  # the package ships no types
+import yaml
 
 from fedtsd.errors import RunFolderError
 
@@ -96,7 +96,7 @@ class RunTables:
 
     @cached_property
     def cluster_ids(self) -> list[int]:
-        """Every cluster id of any round, ascending; its place picks a cluster's colour."""
+        """Every cluster id of any round, ascending."""
         return sorted(int(cluster) for cluster in self.assignments["cluster"].unique())
 
     @cached_property

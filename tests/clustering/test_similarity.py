@@ -1,0 +1,258 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.spatial.distance import jensenshannon
+
+from fedtsd.clustering import similarity
+from fedtsd.clustering.similarity import (
+    canonical_order,
+    centred_cosines,
+    check_distances,
+    cosine_distance,
+    js_divergence,
+    label_divergence,
+    running_mean,
+)
+
+
+def _as_laws(weights):
+    weights[..., 0] += weights.sum(axis=-1) == 0  # a law needs some mass
+    return weights
+
+
+_shapes = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(2, 5))
+_weights = st.floats(0, 1, width=32) | st.just(0.0)
+laws = _shapes.flatmap(lambda shape: arrays(np.float32, shape, elements=_weights)).map(_as_laws)
+
+
+def test_js_of_two_classes_by_hand():
+    # Client 0 is sure of class 0; client 1 is split; client 2 is sure of class 1. In bits:
+    # JS(0, 1): m = (3/4, 1/4), H(m) = 2 - 3/4 log2 3 = .8112781, minus (0 + 1) / 2 = .3112781
+    # JS(1, 2) is its mirror image; JS(0, 2): m = (1/2, 1/2), H(m) = 1, minus 0 = 1.
+    outputs = np.array([[[1, 0]], [[0.5, 0.5]], [[0, 1]]], dtype=np.float32)
+    near = 1.5 - 0.75 * np.log2(3)
+    mean, per_sample = js_divergence(outputs)
+    np.testing.assert_allclose(mean, [[0, near, 1], [near, 0, near], [1, near, 0]], atol=1e-15)
+    np.testing.assert_allclose(per_sample, [(1 + 2 * near) / 3], atol=1e-15)
+
+
+def test_js_is_the_mean_over_samples_and_over_pairs():
+    # Two clients agree on sample 0 (JS 0) and contradict each other on sample 1 (JS 1).
+    outputs = np.array([[[1, 0], [1, 0]], [[1, 0], [0, 1]]], dtype=np.float64)
+    mean, per_sample = js_divergence(outputs)
+    np.testing.assert_allclose(mean, [[0, 0.5], [0.5, 0]], atol=1e-15)
+    np.testing.assert_allclose(per_sample, [0, 1], atol=1e-15)
+
+
+@given(laws)
+def test_js_equals_scipy(outputs):
+    reference = np.square(
+        jensenshannon(
+            outputs[:, None].astype(np.float64),
+            outputs[None].astype(np.float64),
+            base=2,
+            axis=-1,
+        )
+    )
+    mean, per_sample = js_divergence(outputs)
+    np.testing.assert_allclose(mean, reference.mean(axis=-1), atol=1e-12)
+    pairs = np.triu_indices(len(outputs), 1)
+    if len(outputs) > 1:
+        np.testing.assert_allclose(per_sample, reference[pairs].mean(axis=0), atol=1e-12)
+    else:
+        assert not per_sample.any()
+
+
+@given(laws, st.randoms(use_true_random=False))
+def test_js_is_a_bounded_divergence_that_ignores_client_ids(outputs, random):
+    mean, per_sample = js_divergence(outputs)
+    assert (mean == mean.T).all()
+    assert not mean.diagonal().any()
+    assert mean.min() >= 0
+    assert mean.max() <= 1
+    assert 0 <= per_sample.min() <= per_sample.max() <= 1
+    order = random.sample(range(len(outputs)), len(outputs))
+    permuted, permuted_samples = js_divergence(outputs[order])
+    assert (permuted == mean[np.ix_(order, order)]).all()
+    np.testing.assert_allclose(permuted_samples, per_sample, atol=1e-14)
+
+
+@given(laws)
+def test_root_of_js_obeys_the_triangle_inequality(outputs):
+    distance = np.sqrt(js_divergence(outputs)[0])
+    detour = distance[:, :, None] + distance[None]  # [i, j, k]: from i over j to k
+    # The root turns a rounding error of 1e-16 into 1e-8.
+    assert (distance[:, None] <= detour + 1e-7).all()
+
+
+def test_identical_clients_do_not_differ_even_by_rounding():
+    rng = np.random.default_rng(0)
+    one = rng.dirichlet(np.full(10, 0.1), size=200).astype(np.float32)
+    copies = np.stack([one, one, one * np.float32(1 - 1e-6)])
+    mean, per_sample = js_divergence(copies)
+    assert mean[0, 1] == 0
+    assert mean.max() < 1e-12
+    assert per_sample.max() < 1e-12
+
+
+def test_small_differences_survive():
+    # JS of (1/2 + e, 1/2 - e) and (1/2, 1/2) is e^2 / (2 ln 2) to second order.
+    shift = 1e-4
+    outputs = np.array([[[0.5 + shift, 0.5 - shift]], [[0.5, 0.5]]])
+    assert js_divergence(outputs)[0][0, 1] == pytest.approx(shift**2 / (2 * np.log(2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 7, 100])
+def test_js_does_not_depend_on_the_block_size(monkeypatch, block):
+    outputs = np.random.default_rng(1).dirichlet(np.ones(3), size=(9, 4))
+    mean, per_sample = js_divergence(outputs)
+    monkeypatch.setattr(similarity, "_BLOCK", block)
+    blocked, blocked_samples = js_divergence(outputs)
+    assert (blocked == mean).all()
+    np.testing.assert_allclose(blocked_samples, per_sample, atol=1e-14)
+
+
+def test_js_memory_is_bounded():
+    outputs = np.random.default_rng(2).dirichlet(np.ones(10), size=(150, 200)).astype(np.float32)
+    tracemalloc.start()
+    js_divergence(outputs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # all pairs at once would take 150^2 * 200 * 10 * 8 B = 360 MB
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        np.ones((2, 3)),
+        np.ones((2, 0, 3)),
+        np.zeros((2, 1, 3)),
+        np.full((2, 1, 3), np.nan),
+        np.array([[[1.5, -0.5]]]),
+    ],
+)
+def test_js_refuses_what_is_no_law(outputs):
+    with pytest.raises(ValueError, match="outputs must"):
+        js_divergence(outputs)
+
+
+def test_label_divergence_by_hand():
+    # Laws (1, 0), (1/2, 1/2), (0, 1) whatever the counts: the first toy again, from integers.
+    near = 1.5 - 0.75 * np.log2(3)
+    divergence = label_divergence(np.array([[30, 0], [5, 5], [0, 7]]))
+    np.testing.assert_allclose(divergence, [[0, near, 1], [near, 0, near], [1, near, 0]])
+
+
+def test_running_mean_by_hand():
+    nan = np.nan
+    old = np.array([[nan, nan], [0.4, 0.4]])
+    new = np.array([[nan, 0.2], [nan, 0.2]])
+    # never measured; first time takes .2; absent keeps .4; both: .75 * .4 + .25 * .2 = .35
+    expected = [[nan, 0.2], [0.4, 0.35]]
+    np.testing.assert_allclose(running_mean(old, new, keep=0.75), expected)
+    assert np.isnan(old[0, 1])  # the inputs are left alone
+
+
+def test_running_mean_refuses_nonsense():
+    one = np.ones((2, 2))
+    with pytest.raises(ValueError, match=r"keep must lie in 0\.\.1, got 1\.5"):
+        running_mean(one, one, keep=1.5)
+    with pytest.raises(ValueError, match="equal shapes"):
+        running_mean(one, np.ones((3, 3)), keep=0.5)
+
+
+def test_centred_cosines_by_hand():
+    # Mean row (3, 4): centred rows are (1, 0), (-1, 0), (0, 2), (0, -2), (0, 0).
+    updates = np.array([[4, 4], [2, 4], [3, 6], [3, 2], [3, 4]], dtype=np.float32)
+    expected = [
+        [1, -1, 0, 0, 0],
+        [-1, 1, 0, 0, 0],
+        [0, 0, 1, -1, 0],
+        [0, 0, -1, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    np.testing.assert_allclose(centred_cosines(updates), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("clients", [1, 3, 7])
+def test_equal_updates_have_no_direction(clients):
+    # The mean of equal rows is off by rounding; normalising that would invent directions.
+    row = np.random.default_rng(3).standard_normal(50)
+    np.testing.assert_array_equal(centred_cosines(np.tile(row, (clients, 1))), np.eye(clients))
+
+
+@given(st.integers(2, 8), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_centred_cosines_equal_a_plain_loop(clients, parameters, seed):
+    rng = np.random.default_rng(seed)
+    updates = 100 + rng.standard_normal((clients, parameters))  # one large direction in common
+    cosines = centred_cosines(updates)
+    centred = updates - updates.mean(axis=0)
+    for i in range(clients):
+        for j in range(clients):
+            norms = np.linalg.norm(centred[i]) * np.linalg.norm(centred[j])
+            assert cosines[i, j] == pytest.approx(centred[i] @ centred[j] / norms, abs=1e-9)
+    assert (cosines == cosines.T).all()
+    assert (cosines.diagonal() == 1).all()
+    assert np.abs(cosines).max() <= 1
+    order = rng.permutation(clients)
+    permuted = centred_cosines(updates[order])
+    np.testing.assert_allclose(permuted, cosines[np.ix_(order, order)], atol=1e-9)
+
+
+def test_centred_cosines_add_up_over_blocks(monkeypatch):
+    updates = np.random.default_rng(4).standard_normal((5, 333)).astype(np.float32)
+    whole = centred_cosines(updates)
+    monkeypatch.setattr(similarity, "_BLOCK", 2)  # 6 parameters a block
+    np.testing.assert_allclose(centred_cosines(updates), whole, atol=1e-13)
+
+
+def test_centred_cosines_refuse_nonsense():
+    with pytest.raises(ValueError, match="finite"):
+        centred_cosines(np.array([[1.0, np.nan], [0.0, 1.0]]))
+    with pytest.raises(ValueError, match="shape"):
+        centred_cosines(np.ones(3))
+
+
+def test_cosine_distance_by_hand():
+    # Chords of the unit circle: same point 0, right angle sqrt 2, opposite 2; rounding is clipped.
+    cosines = np.array([[1, 0, -1], [0, 1 - 1e-9, 1 + 1e-9], [-1, 1 + 1e-9, 1]])
+    root = np.sqrt(2)
+    np.testing.assert_allclose(cosine_distance(cosines), [[0, root, 2], [root, 0, 0], [2, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("distance", "message"),
+    [
+        (np.ones((2, 3)), "shape"),
+        (np.ones((0, 0)), "shape"),
+        (np.array([[0, np.nan], [np.nan, 0]]), "finite"),
+        (np.array([[0.0, -1.0], [-1.0, 0.0]]), ">= 0"),
+        (np.array([[0.0, 1.0], [2.0, 0.0]]), "symmetric"),
+    ],
+)
+def test_check_distances_names_the_fault(distance, message):
+    with pytest.raises(ValueError, match=f"gap must .*{message}"):
+        check_distances(distance, "gap")
+
+
+TOYS = {
+    "two exact groups": np.kron(1 - np.eye(2), np.ones((3, 3))),
+    "cycle": np.abs(np.exp(2j * np.pi * np.subtract.outer(np.arange(6), np.arange(6)) / 6) - 1),
+    "line": np.abs(np.subtract.outer(np.arange(6.0), np.arange(6.0))),
+    "equal": np.ones((6, 6)) - np.eye(6),
+}
+
+
+@pytest.mark.parametrize("toy", TOYS)
+@given(order=st.permutations(range(6)))
+def test_canonical_order_does_not_see_ids_even_in_ties(toy, order):
+    distance = np.round(TOYS[toy], 9)
+    place = canonical_order(distance)
+    permuted = distance[np.ix_(order, order)]
+    moved = canonical_order(permuted)
+    assert sorted(place) == list(range(6))
+    assert (permuted[np.ix_(moved, moved)] == distance[np.ix_(place, place)]).all()

@@ -1,0 +1,108 @@
+import dataclasses
+
+import pytest
+import torch
+
+from fedtsd.errors import PrivacyError, ProtocolError
+from fedtsd.messages import (
+    Channel,
+    ClientReply,
+    ClientRequest,
+    Evaluate,
+    Reply,
+    Request,
+    Traffic,
+    Train,
+)
+from fedtsd.training import Phase
+
+BODY, HEAD = torch.ones(2, 3), torch.ones(4)
+SHAPES = {"body": BODY.shape, "head": HEAD.shape}
+PUBLIC = torch.tensor([0, 5, 6], dtype=torch.int32)
+PHASE = Phase("all", 1, 0.0)
+
+
+class Scripted:
+    """An engine that answers what it was told to."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def handle(self, request: Request) -> Reply:
+        return self.reply
+
+
+def request(public=None) -> Request:
+    row = ClientRequest(7, {"body": BODY}, frozenset({"head"}))
+    return Request(3, Train((PHASE,), public), (row,))
+
+
+def good(**changes) -> ClientReply:
+    return dataclasses.replace(ClientReply(7, {"body": BODY * 2}, 10, 20), **changes)
+
+
+def exchange(row: ClientReply, public=None, round: int = 3) -> Traffic:
+    channel = Channel(Scripted(Reply(round, (row,))), SHAPES, num_classes=5)
+    channel.exchange(request(public))
+    return channel.drain()
+
+
+def test_bytes_are_those_of_the_tensors() -> None:
+    # down: body 6 floats; up: the same. 4 bytes each.
+    assert exchange(good()) == Traffic(bytes_up=24, bytes_down=24, samples=20)
+
+
+def test_outputs_and_public_indices_are_counted() -> None:
+    traffic = exchange(good(outputs=torch.full((3, 5), 0.2)), PUBLIC)
+    assert traffic.bytes_up == 24 + 4 * 3 * 5
+    assert traffic.bytes_down == 24 + 4 * 3
+
+
+def test_drain_starts_again_from_nothing() -> None:
+    channel = Channel(Scripted(Reply(3, (good(),))), SHAPES, 5)
+    channel.exchange(request())
+    channel.exchange(request())
+    assert channel.drain().samples == 40
+    assert channel.drain() == Traffic()
+
+
+def test_evaluation_is_not_traffic() -> None:
+    row = request().rows[0]
+    channel = Channel(Scripted(Reply(3, (good(tensors={}),))), SHAPES, 5)
+    channel.exchange(Request(3, Evaluate(("personalized",), PHASE), (row,)))
+    assert channel.drain() == Traffic()
+
+
+def test_personal_layers_are_refused() -> None:
+    with pytest.raises(PrivacyError, match=r"round 3, client 7: personal tensors.*head"):
+        exchange(good(tensors={"body": BODY, "head": HEAD}))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (good(tensors={}), "not the tensors that were asked for: body"),
+        (good(tensors={"body": BODY, "extra": HEAD}), "not the tensors.*extra"),
+        (good(tensors={"body": BODY[:1]}), "body is torch.float32 \\(1, 3\\)"),
+        (good(tensors={"body": BODY.double()}), "torch.float64"),
+        (good(tensors={"body": BODY * float("nan")}), "NaN or infinite"),
+        (good(tensors={"body": BODY * float("inf")}), "NaN or infinite"),
+        (good(num_examples=0), "num_examples is 0"),
+        (good(client=8), "\\(7,\\) were asked, \\(8,\\) answered"),
+        (good(outputs=torch.ones(3, 5)), "outputs on public samples were not as asked"),
+    ],
+)
+def test_a_wrong_reply_is_refused(row: ClientReply, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        exchange(row)
+
+
+@pytest.mark.parametrize("outputs", [None, torch.ones(2, 5), torch.full((3, 5), float("nan"))])
+def test_wrong_outputs_are_refused(outputs) -> None:
+    with pytest.raises(ProtocolError, match="outputs"):
+        exchange(good(outputs=outputs), PUBLIC)
+
+
+def test_a_stale_round_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="round 2 came in round 3"):
+        exchange(good(), round=2)
