@@ -61,8 +61,7 @@ class Hopkins:
         order = canonical_order(distance)
         scaled = distance[np.ix_(order, order)] / distance.max()  # powers of d must not underflow
         points = classical_mds(scaled, self.dimensions)
-        draws = rng.standard_normal((self.reference_draws, *points.shape))
-        clouds = _principal_axes(draws * points.std(axis=0))
+        clouds = _gaussian_clouds(points, self.reference_draws, rng)
         values = self._values(np.concatenate([points[None], clouds]), rng)
         reached = int((values[1:] >= values[0]).sum())
         p_value = (1 + reached) / (1 + self.reference_draws)
@@ -102,12 +101,17 @@ def classical_mds(distance: Array, dimensions: int) -> Array:
     return points
 
 
-def _principal_axes(clouds: Array) -> Array:
-    """Clouds [T, N, d] centred and turned onto their own axes: their MDS, without distances."""
-    centred = clouds - clouds.mean(axis=1, keepdims=True)
-    _, axes = np.linalg.eigh(centred.transpose(0, 2, 1) @ centred)
-    turned: Array = centred @ axes
-    return turned
+def _gaussian_clouds(points: Array, draws: int, rng: np.random.Generator) -> Array:
+    """Clouds [draws, N, d] with exactly the per-axis spread of the centred `points` [N, d].
+
+    The spread is all that Gaussian data say about their law, so clouds drawn given it make the
+    p-value exact for Gaussian data of at most d dimensions. Clouds drawn from that spread would
+    scatter around it and, unlike `points`, have correlated axes: p would come out too large.
+    """
+    drawn = rng.standard_normal((draws, *points.shape))
+    orthonormal, _ = np.linalg.qr(drawn - drawn.mean(axis=1, keepdims=True))
+    clouds: Array = orthonormal * np.sqrt(len(points)) * points.std(axis=0)
+    return clouds
 
 
 def _upright(axes: Array) -> Array:

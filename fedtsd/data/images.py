@@ -206,7 +206,8 @@ def read_idx(path: Path) -> np.ndarray:
     Raises DataError if it is not such a file or is cut off.
     """
     try:
-        content = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+        packed = path.read_bytes()
+        content = gzip.decompress(packed) if path.suffix == ".gz" else packed
         zeros, kind, ndim = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{ndim}I", content[4 : 4 + 4 * ndim])
     except (OSError, EOFError, struct.error) as error:

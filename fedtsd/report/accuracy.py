@@ -78,6 +78,7 @@ def _round_limits(tables: RunTables) -> tuple[float, float]:
 def _curves(ax: Axes, tables: RunTables, test: pd.DataFrame) -> None:
     colour = method_colour(str(tables.option("method.name", "")))
     val = validation_mean(tables)
+    val = val[val.index.isin(test["round"])]  # a run that was killed may be a round ahead here
     mark = "o" if len(test) <= MOST_MARKERS else ""
     labels = [_band(ax, test, colour)]
     ax.plot(test["round"], test["mean"], color=colour, marker=mark, clip_on=False, gid="mean")

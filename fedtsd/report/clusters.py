@@ -76,6 +76,9 @@ def _timeline(ax: Axes, tables: RunTables) -> None:
     )
     ax.set_ylabel("client" if len(final_blocks(tables)) == 1 else "client, by final cluster")
     round_axis(ax)
+    tested = tables.clustering["round"]
+    last = max(first + rounds - 1, int(tested.max()) if len(tested) else 0)
+    ax.set_xlim(first - 0.5, last + 0.5)
     _client_ticks(ax, tables.order)
     _name_blocks(ax, tables, first, members)
     name_clusters(ax, tables, "right", away=3)
@@ -142,15 +145,10 @@ def _tests(ax: Axes, tables: RunTables) -> None:
         rows = tests[tests["stage"] == stage]
         filled = rows["hopkins_p"] < _significance(tables)
         for chosen, face in ((rows[filled], colour), (rows[~filled], "white")):
-            style: dict[str, Any] = {
-                "ls": "",
-                "marker": marker,
-                "mec": colour,
-                "clip_on": False,
-                "mfc": face,
-                "mew": 0.8,
-            }
-            ax.plot(chosen["round"], chosen["hopkins"], gid=f"stage{stage}", **style)
+            if len(chosen):  # the layout takes an empty line that is not clipped for a huge one
+                style: dict[str, Any] = {"ls": "", "marker": marker, "mec": colour, "mfc": face}
+                rounds, values = chosen["round"], chosen["hopkins"]
+                ax.plot(rounds, values, mew=0.8, clip_on=False, gid=f"stage{stage}", **style)
 
 
 def _splits(tables: RunTables) -> "pd.Series[int]":

@@ -203,6 +203,8 @@ def _matrices(path: Path) -> Mapping[str, FloatArray]:
 
 def _check_clients(tables: RunTables) -> None:
     """Every client of the partition has a cluster; every matrix has one row per client."""
+    if not tables.order:
+        raise _broken(tables.folder / "assignments.csv", "no rows")
     never = sorted(set(tables.partition["client"]) - set(tables.order))
     if never:
         raise _broken(tables.folder / "assignments.csv", f"no cluster for client {never[0]}")

@@ -88,7 +88,7 @@ def test_gaussian_cloud_is_neutral_where_the_textbook_form_sees_groups():
         points = rng.standard_normal((200, 3))
         amended.append(RECOMMENDED.test(_distance(points), rng).value)
         textbook.append(np.mean([_textbook(points, 50, rng) for _ in range(3)]))
-    assert np.mean(amended) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(amended) == pytest.approx(0.5, abs=0.05)
     assert min(textbook) > 0.7
 
 
@@ -99,10 +99,10 @@ def test_textbook_form_agrees_on_groups():
     assert RECOMMENDED.test(_distance(points), rng).value > 0.95
 
 
-@pytest.mark.parametrize("dimensions", [3, 10])
-def test_p_values_of_gaussian_clouds_are_uniform(dimensions):
-    rng = np.random.default_rng(dimensions)
-    clouds = rng.standard_normal((120, 20, dimensions))
+@pytest.mark.parametrize("spread", [[1, 1, 1], [1, 0.2, 0.04], [1] * 10], ids=str)
+def test_p_values_of_gaussian_clouds_are_uniform(spread):
+    rng = np.random.default_rng(len(spread))
+    clouds = rng.standard_normal((150, 20, len(spread))) * spread
     p_values = [RECOMMENDED.test(_distance(cloud), rng).p_value for cloud in clouds]
     assert kstest(p_values, "uniform").pvalue > 0.01
 
@@ -182,6 +182,7 @@ def test_mds_restores_distances_and_orders_axes():
     np.testing.assert_allclose(_distance(restored), _distance(points), atol=1e-6)
     np.testing.assert_allclose(restored.mean(axis=0), 0, atol=1e-12)
     assert (np.diff(restored.std(axis=0)) < 0).all()
+    assert (restored.max(axis=0) == np.abs(restored).max(axis=0)).all()  # the sign is settled
     np.testing.assert_allclose(np.abs(classical_mds(_distance(points), 1)), np.abs(restored[:, :1]))
 
 

@@ -37,11 +37,10 @@ def test_proposal_by_hand():
 
 
 def test_linkage_is_average():
-    # Clients at 0, 3, 7.1, 11.2, 15.3, 17.3. Gaps 2 and 3 join {15.3, 17.3} and {0, 3}. Then 7.1
-    # joins 11.2 (4.1); mean gaps are left - middle 7.65, middle - right 7.15: the middle goes
-    # right. Single linkage sees ties at 4.1 and cannot cut in two at all.
-    proposal = propose(_line(0, 3, 7.1, 11.2, 15.3, 17.3), max_clusters=2)
-    assert proposal.labels.tolist() == [0, 0, 1, 1, 1, 1]
+    # 3 and 6 join (3 apart). 11 joins them: (8 + 5) / 2 = 6.5, to 18 it is 7. 18 joins 27, 9 apart:
+    # to the three it is (15 + 12 + 7) / 3 = 11.3. Single linkage would join 18 to 11 (7 < 9);
+    # complete linkage too (7 < 8), and both then leave 27 alone.
+    assert propose(_line(3, 6, 11, 18, 27)).labels.tolist() == [0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4, 6])
@@ -161,8 +160,9 @@ def test_misfits_of_all_clusters_and_singletons_form_one_residual():
 
 
 def test_limit_itself_is_allowed():
-    distance = _symmetric(2, {(0, 1): 0.25})
-    assert eject(np.zeros(2, int), distance, 0.25).tolist() == [0, 0]
+    pairs = _symmetric(4, {(0, 1): 0.25, (2, 3): 0.26})
+    loner = np.pad(pairs, (0, 1))
+    assert eject(np.array([0, 0, 1, 1, 2]), loner, 0.25).tolist() == [0, 0, 1, 1, 1]
     two_pairs = np.where(np.eye(4) == 1, 0, 0.3)
     # Either of a pair goes, the other is then alone: all in the residual, which is one cluster.
     assert eject(np.array([0, 0, 1, 1]), two_pairs, 0.25).tolist() == [0, 0, 0, 0]

@@ -1,0 +1,102 @@
+import torch
+from torch import nn
+
+from fedtsd.clients import local
+from fedtsd.data.federation import ClientData, Split
+from fedtsd.seeding import torch_rng
+from fedtsd.training import Phase, Training
+
+
+def settings(**changes) -> Training:
+    values = {
+        "epochs": 1,
+        "batch_size": 2,
+        "lr": 0.5,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "proximal": 0.0,
+        "phases": (Phase("all", 1, 0.0),),
+    }
+    return Training(**{**values, **changes})
+
+
+def model() -> nn.Sequential:
+    """Logits (w x, 0): one weight, everything by hand."""
+    net = nn.Sequential()
+    net.add_module("body", nn.Linear(1, 1, bias=False))
+    net.add_module("head", nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        net.get_submodule("body").weight.fill_(1.0)
+        net.get_submodule("head").weight.copy_(torch.tensor([[0.0], [0.0]]))
+    return net
+
+
+SPLIT = Split(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]))
+
+
+def weights(net) -> dict[str, list]:
+    return {name: p.detach().flatten().tolist() for name, p in net.named_parameters()}
+
+
+def run(net, phases, personal=frozenset(), training=None) -> int:
+    rng = torch_rng(0, "train", 1, 0)
+    return local.train(net, SPLIT, phases, personal, training or settings(), rng)
+
+
+def test_one_step_by_hand() -> None:
+    net = model()
+    assert run(net, (Phase("all", 1, 0.0),)) == 2
+    # Both logits are 0, so softmax is (.5, .5), d loss / d logits = (-.5, .5) per sample.
+    # d loss / d head = mean over samples of that times the feature: (-.5, .5) * (1 + 2) / 2
+    # head = 0 - .5 * (-.75, .75) = (.375, -.375); the body sees zero heads: no gradient.
+    assert weights(net) == {"body.weight": [1.0], "head.weight": [0.375, -0.375]}
+
+
+def test_only_the_layers_of_a_phase_move() -> None:
+    personal = frozenset({"head.weight"})
+    net = model()
+    run(net, (Phase("shared", 3, 0.0),), personal)
+    assert weights(net)["head.weight"] == [0.0, 0.0]
+    run(net, (Phase("personal", 3, 0.0),), personal)
+    assert weights(net)["body.weight"] == [1.0]
+    assert weights(net)["head.weight"][0] > 0
+
+
+def test_proximal_term_pulls_back_to_what_was_received() -> None:
+    training = settings(batch_size=1)
+    free, held = model(), model()
+    run(free, (Phase("all", 5, 0.0),), training=training)
+    run(held, (Phase("all", 5, 1.0),), training=training)
+    assert 0 < weights(held)["head.weight"][0] < weights(free)["head.weight"][0]
+
+
+def test_the_first_proximal_step_is_plain() -> None:
+    # The term's gradient mu (w - w_received) is zero at the start.
+    free, held = model(), model()
+    run(free, (Phase("all", 1, 0.0),))
+    run(held, (Phase("all", 1, 9.0),))
+    assert weights(free) == weights(held)
+
+
+def test_each_epoch_sees_every_sample_once() -> None:
+    split = Split(torch.arange(7.0)[:, None], torch.arange(7))
+    seen = [labels.tolist() for _, labels in local.batches(split, 3, torch_rng(0, "x"))]
+    assert [len(batch) for batch in seen] == [3, 3, 1]
+    assert sorted(label for batch in seen for label in batch) == list(range(7))
+
+
+def test_evaluation_by_hand() -> None:
+    net = model()
+    with torch.no_grad():
+        net.get_submodule("head").weight.copy_(torch.tensor([[1.0], [0.0]]))
+    test = Split(torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]), torch.tensor([0, 1, 1, 1]))
+    empty = Split(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64))
+    (found,) = local.evaluate(net, ClientData(SPLIT, empty, test), "personalized")
+    assert (found.split, found.accuracy, found.num_examples) == ("test", 0.75, 4)
+    # log(1 + e^-1) = .3133 three times, and 1.3133 once
+    assert abs(found.loss - (3 * 0.313262 + 1.313262) / 4) < 1e-5
+
+
+def test_public_outputs_are_probabilities() -> None:
+    outputs = local.public_outputs(model(), torch.randn(5, 1, generator=torch_rng(0, "x")))
+    assert outputs.tolist() == [[0.5, 0.5]] * 5

@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import combinations, pairwise
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from fedtsd.report import style
+from fedtsd.report.tables import RunTables
+
+
+def test_known_methods_have_their_own_colours() -> None:
+    names = ["local", "fedavg", "fedavg_ft", "fedprox", "fedper", "lg_fedavg", "fedtsdp"]
+    assert len({style.method_colour(name) for name in names}) == len(names)
+
+
+def test_another_method_never_takes_a_known_ones_colour() -> None:
+    taken = set(style.METHOD_COLOURS.values())
+    assert all(style.method_colour(f"method{i}") not in taken for i in range(200))
+
+
+def test_another_method_has_the_same_colour_in_every_process() -> None:
+    code = "from fedtsd.report.style import method_colour; import sys; "
+    code += "sys.stdout.write(method_colour('ditto'))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert run.stdout == style.method_colour("ditto")
+
+
+def lightness(colour: str) -> float:
+    return float(np.dot(to_rgb(colour), [0.299, 0.587, 0.114]))
+
+
+def test_thirteen_cluster_colours_are_distinct_and_neighbours_differ_in_grey() -> None:
+    colours = style.CLUSTER_COLOURS
+    assert len(set(colours)) == 13
+    far = [np.linalg.norm(np.subtract(to_rgb(a), to_rgb(b))) for a, b in combinations(colours, 2)]
+    assert min(far) > 0.2
+    pairs = pairwise(colours[1:])
+    assert min(abs(lightness(a) - lightness(b)) for a, b in pairs) > 0.05
+
+
+def test_the_clusters_of_the_end_take_the_first_colours(tables: dict[str, RunTables]) -> None:
+    colours = style.cluster_colours(tables["typical"])
+    assert colours[0] == style.PALE
+    assert [colours[k] for k in (3, 4, 5, 6)] == list(style.CLUSTER_COLOURS[1:5])
+    assert len(set(colours.values())) == 7
+
+
+def test_text_on_a_colour_has_contrast() -> None:
+    assert style.ink_on("#FFFFFF") == "black"
+    assert style.ink_on("#F0E442") == "black"
+    assert style.ink_on("#332288") == "white"
+
+
+@pytest.mark.parametrize(
+    ("partition", "words"),
+    [
+        ({"_target_": "a.Dirichlet", "alpha": 0.1}, "Dirichlet α = 0.1"),
+        ({"_target_": "a.Shards", "classes_per_client": 2}, "2 classes per client"),
+        ({"_target_": "a.Iid"}, "IID"),
+        ({"_target_": "a.Quantity"}, "Quantity"),
+        ({}, ""),
+    ],
+)
+def test_partition_in_words(
+    tables: dict[str, RunTables], partition: dict[str, object], words: str
+) -> None:
+    config = {**tables["typical"].config, "partition": partition}
+    run = replace(tables["typical"], config=config)
+    assert style.partition_label(run) == words
+    assert style.run_title(run, 3.3) == ", ".join(filter(None, ["FedTSDP, Fashion-MNIST", words]))
+
+
+def test_a_config_that_says_nothing_has_an_empty_title(tables: dict[str, RunTables]) -> None:
+    assert style.run_title(replace(tables["typical"], config={}), 3.3) == ""
+
+
+def test_settings_are_ours_inside_and_the_users_afterwards() -> None:
+    with matplotlib.rc_context({"font.size": 31, "pdf.fonttype": 3}):
+        with style.paper_style():
+            assert matplotlib.rcParams["pdf.fonttype"] == 42
+            assert matplotlib.rcParams["font.size"] == 7
+        assert matplotlib.rcParams["font.size"] == 31

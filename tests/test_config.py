@@ -1,0 +1,128 @@
+import pytest
+from omegaconf import OmegaConf
+
+from fedtsd.catalogue import GROUPS, options
+from fedtsd.config import parse
+from fedtsd.data.partition import Dirichlet
+from fedtsd.errors import ConfigError
+from fedtsd.launch import cells, check, composed
+from fedtsd.personalization import Adaptive
+
+ALL = [(group, option) for group in GROUPS for option in options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), ALL)
+def test_every_config_file_composes_and_says_what_it_is(group: str, option: str) -> None:
+    check(composed([f"{group}={option}"]))
+    assert options(group)[option]
+
+
+def test_a_node_becomes_its_dataclass(config) -> None:
+    cfg = config("partition.alpha=0.3", "partition.num_clients=7", "model.hidden=[4]")
+    assert cfg.partition == Dirichlet(7, 10, None, 0.3)
+    assert isinstance(cfg.personalization, Adaptive)
+    assert cfg.training.phases[0].epochs == cfg.training.epochs == 2
+
+
+def test_the_command_line_wins_over_the_method(config) -> None:
+    cfg = config("method=fedtsdp", "clustering=one", "training.proximal=0.5")
+    assert type(cfg.clustering).__name__ == "OneCluster"
+    assert cfg.training.phases[0].proximal == 0.5
+
+
+def test_an_experiment_is_overridden_by_the_command_line(config) -> None:
+    cfg = config("experiment=fashion_prototype", "partition=iid", "method=fedavg", "rounds=3")
+    assert (cfg.dataset.name, type(cfg.partition).__name__, cfg.rounds) == (
+        "fashion_mnist",
+        "Iid",
+        3,
+    )
+    assert cfg.partition.samples_per_client == 534
+
+
+def test_severity_sets_the_partition(config) -> None:
+    assert config("severity=severe").partition.alpha == 0.1
+    assert type(config("severity=iid").partition).__name__ == "Iid"
+
+
+ERRORS = [
+    ("sed=1", "key 'sed' is unknown; did you mean seed?"),
+    ("partition.alhpa=1", "did you mean partition.alpha?"),
+    ("datset=digits", "did you mean dataset?"),
+    ("method=fedprx", "method: 'fedprx' is unknown; did you mean fedprox?"),
+    ("dataset=digit", "did you mean digits?"),
+    ("seed=one", "seed: must be a whole number, got 'one'"),
+    ("seed=-1", "seed: must be at least 0, got -1"),
+    ("rounds=0", "rounds: must be at least 1, got 0"),
+    ("rounds=1.5", "rounds: must be a whole number, got 1.5"),
+    ("partition.alpha=0", "partition.alpha: must be above 0, got 0"),
+    ("partition.alpha=-1", "partition.alpha: must be above 0, got -1"),
+    ("partition.alpha=nan", "partition.alpha: must be a number, got nan"),
+    ("partition.alpha=x", "partition.alpha: must be a number, got 'x'"),
+    ("partition.num_clients=0", "partition.num_clients: must be at least 1, got 0"),
+    ("partition.num_clients=500", "partition.num_clients: 500 clients with at least 10 samples"),
+    ("cohort.size=21", "cohort.size: must be null or 1 to partition.num_clients (20), got 21"),
+    ("cohort.size=0", "cohort.size: must be null or 1"),
+    ("device=gpu", "device: must be one of auto, cpu, cuda, got 'gpu'"),
+    ("training.lr=0", "training.lr: must be above 0, got 0"),
+    ("training.batch_size=0", "training.batch_size: must be at least 1"),
+    ("training=3", "training"),
+    ("similarity.public_batch=201", "similarity.public_batch: must be at most dataset.public_size"),
+    ("dataset.public_size=0", "dataset.public_size: must be 1 to 1796, got 0"),
+    ("evaluation.stages=[best]", "evaluation.stages: must be one or more of personalized, tuned"),
+    ("split.test=1", "split.test: must be in [0, 1), got 1"),
+    ("clustering.confirmations=0", "clustering.confirmations: must be at least 1"),
+    ("clustering.hopkins.dimensions=0", "clustering.hopkins.dimensions must be at least 1, got 0"),
+    ("+clustering.extra=1", "key 'clustering.extra' is unknown"),
+    ("evaluation.local_run=/nowhere", "evaluation.local_run: /nowhere is not the folder"),
+    ("seed=", "seed: must be a whole number, got ''"),
+    ("=", "No match"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), ERRORS)
+def test_errors_are_one_line_with_the_nearest_name(override: str, message: str) -> None:
+    from fedtsd.errors import InputError
+
+    with pytest.raises(InputError) as caught:
+        check(composed([override]))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=fedper", "personalization.layers=3"], "personalization.layers: must be 0 to 2"),
+        (["model=lenet", "method=lg_fedavg", "personalization.layers=5"], "must be 0 to 4"),
+        (["partition=pathological", "partition.classes_per_client=11"], "at most the 10 classes"),
+        (["model=resnet8", "model.groups=3"], "model.width: must be a positive multiple"),
+        (["dataset=mnist", "dataset.pool=3"], "dataset.pool: must divide the image side 28"),
+        (["dataset=mnist", "model=lenet", "dataset.pool=14"], "model.LeNet needs images"),
+        (["partition=pathological", "severity=severe", "partition=iid"], "partition"),
+    ],
+)
+def test_contradictions_are_found_before_any_data(overrides, message) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(composed(overrides))
+    assert message in str(caught.value)
+
+
+def plain() -> dict:
+    return OmegaConf.to_container(composed([]), resolve=True)
+
+
+def test_targets_must_be_dataclasses() -> None:
+    node = plain()
+    node["dataset"] = {"_target_": "os.system"}
+    with pytest.raises(ConfigError, match=r"dataset\._target_: 'os\.system' is not a dataclass"):
+        parse(node)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        parse({**node, "dataset": {"_target_": "fedtsd.nothing.Here"}})
+
+
+def test_sweeps_are_spread_into_cells() -> None:
+    found = list(cells(["seed=0,1", "method=fedavg,fedper", "rounds=3"]))
+    assert len(found) == 4
+    assert ["seed=1", "method=fedper", "rounds=3"] in found
+    assert list(cells(["seed=0"])) == [["seed=0"]]
