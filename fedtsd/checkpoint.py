@@ -42,8 +42,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path}: the checkpoint cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
         raise RunFolderError(f"{path}: not a checkpoint of this version of fedtsd")
-    structure = metadata["structure"]
-    if metadata["sha256"] != _digest(structure, tensors):
+    structure = metadata.get("structure", "")
+    if metadata.get("sha256") != _digest(structure, tensors):
         raise RunFolderError(f"{path}: the checkpoint is damaged: its checksum does not match")
     state: dict[str, Any] = _unpack(json.loads(structure), tensors)
     return state
