@@ -22,7 +22,7 @@ def commands() -> list[str]:
         c for text in recipes for c in re.findall(r"Run: fedtsd train(.*)$", text, re.MULTILINE)
     ]
     # In the examples of the help a description follows after two spaces.
-    return [re.split(r"  +|#", command.strip())[0].strip() for command in found]
+    return [re.split(r"  +|#", command)[0].strip() for command in found]
 
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
