@@ -29,7 +29,8 @@ class Phase:
 class Training:
     """Local SGD: the same on every client.
 
-    `epochs` and `proximal` are there for the phases to refer to.
+    `epochs` and `proximal` are there for the phases to refer to. Gradients longer than
+    `max_grad_norm` (L2, all moving layers together) are scaled back to it; None leaves them.
     """
 
     epochs: int
@@ -38,6 +39,7 @@ class Training:
     momentum: float
     weight_decay: float
     proximal: float
+    max_grad_norm: float | None
     phases: tuple[Phase, ...]
 
     def __post_init__(self) -> None:
@@ -49,5 +51,7 @@ class Training:
             raise ValueError(f"momentum: must be in [0, 1), got {self.momentum}")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay: must be at least 0, got {self.weight_decay}")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm: must be null or above 0, got {self.max_grad_norm}")
         if not self.phases:
             raise ValueError("phases: must hold at least one phase")

@@ -51,6 +51,8 @@ def train(
                 if phase.proximal:
                     loss = loss + phase.proximal / 2 * _squared_distance(moving, received)
                 torch.autograd.backward(loss)
+                if training.max_grad_norm is not None:
+                    nn.utils.clip_grad_norm_(moving.values(), training.max_grad_norm)
                 optimizer.step()
                 processed += len(labels)
     return processed

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedtsd.clustering.hopkins import Hopkins
 from fedtsd.clustering.similarity import cosine_distance
-from fedtsd.clustering.split import eject, propose, renumber
+from fedtsd.clustering.split import eject, propose
 from fedtsd.server import Decision, ServerState, reassigned
 from fedtsd.similarity import OUTPUTS, OUTPUTS_ROUND, UPDATES, forget_updates
 
@@ -148,7 +148,9 @@ class TwoStage:
         return _with_memory(server, STREAK, streak), confirmed
 
     def _regroup(self, server: ServerState, assignment: np.ndarray, round: int) -> ServerState:
-        server = reassigned(server, renumber(assignment), round)
+        # Numbers stay with their clusters; only gaps are closed.
+        closed = np.unique(assignment, return_inverse=True)[1]
+        server = reassigned(server, closed, round)
         streak = server.memory.get(STREAK, np.zeros(server.num_clients, dtype=np.int64))
         fresh = np.where(server.assignment_round == round, 0, streak)
         return _with_memory(server, STREAK, fresh)

@@ -15,7 +15,6 @@ from fedtsd.report.style import (
     new_figure,
     paper_style,
     round_axis,
-    run_title,
     settle,
 )
 from fedtsd.report.tables import RunTables
@@ -29,8 +28,7 @@ Label = tuple[float, str, str]  # (height in %, text, colour)
 def accuracy(tables: RunTables) -> Figure:
     """Test accuracy (%): mean and std over clients, worst decile; validation mean beside it."""
     with paper_style():
-        figure = new_figure(COLUMN, 2.2)
-        figure.suptitle(run_title(tables, COLUMN))
+        figure = new_figure(tables, COLUMN, 2.2)
         ax = figure.subplots()
         ax.set(xlabel="round", ylabel="accuracy (%)")
         round_axis(ax)

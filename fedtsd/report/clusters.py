@@ -1,6 +1,5 @@
 """Figure `clusters`: who was with whom in which round, and the tests that decided it."""
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedtsd.report.layout import axes_points, blocks, text_width
+from fedtsd.report.layout import axes_points, text_width
 from fedtsd.report.marks import final_blocks, name_clusters, note
 from fedtsd.report.style import (
     BLUE,
@@ -23,19 +22,16 @@ from fedtsd.report.style import (
     new_figure,
     paper_style,
     round_axis,
-    run_title,
     settle,
 )
 from fedtsd.report.tables import RunTables
+from fedtsd.report.timeline import IntArray, named_blocks, timeline
 
 TEXT_SIZE = 6.0  # points
 MOST_NAMED_CLIENTS = 20
 ROW = 0.092  # inches: a row that has room for the number of its client
-NOBODY = -1  # a client without a row in a round
 STAGES = {1: ("o", BLUE, "stage 1: outputs"), 2: ("s", VERMILLION, "stage 2: updates")}
 HOPKINS_THRESHOLD, SIGNIFICANCE = 0.75, 0.05  # where the config has none
-
-IntArray = npt.NDArray[np.int64]
 
 
 def clusters(tables: RunTables) -> Figure:
@@ -43,8 +39,7 @@ def clusters(tables: RunTables) -> Figure:
     with paper_style():
         tested = len(tables.clustering) > 0
         band = min(max(len(tables.order) * ROW, 1.2), 1.85)  # inches
-        figure = new_figure(COLUMN, band + (2.2 if tested else 0.7))
-        figure.suptitle(run_title(tables, COLUMN))
+        figure = new_figure(tables, COLUMN, band + (2.2 if tested else 0.7))
         if tested:
             top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(band, 1.1))
             _tests(bottom, tables)
@@ -55,14 +50,6 @@ def clusters(tables: RunTables) -> Figure:
             top.set_xlabel("round\n(no clustering test in this run)")
         _timeline(top, tables)
         return settle(figure)
-
-
-def timeline(tables: RunTables) -> tuple[int, IntArray]:
-    """First round, and clusters `[N, rounds]`, rows in the order of the figures."""
-    table = tables.assignments.pivot_table(index="client", columns="round", values="cluster")
-    first, last = int(table.columns.min()), int(table.columns.max())
-    table = table.reindex(index=tables.order, columns=range(first, last + 1), fill_value=np.nan)
-    return first, table.fillna(NOBODY).to_numpy(np.int64)
 
 
 def _timeline(ax: Axes, tables: RunTables) -> None:
@@ -102,33 +89,26 @@ def _client_ticks(ax: Axes, order: list[int]) -> None:
         ax.set_yticks(range(len(order)), [str(client) for client in order], fontsize=size)
 
 
-def changes(members: IntArray) -> list[tuple[int, int]]:
-    """Spans of columns (start, stop) over which no client changes its cluster."""
-    moved = np.any(members[:, 1:] != members[:, :-1], axis=0)
-    edges = [0, *(np.flatnonzero(moved) + 1).tolist(), members.shape[1]]
-    return list(pairwise(edges))
-
-
 def _name_blocks(ax: Axes, tables: RunTables, first: int, members: IntArray) -> None:
-    """Write the cluster into every block with room for it; the last ones are named outside."""
+    """Write the cluster into the blocks that have room for it."""
     width, height = axes_points(ax)
     n, rounds = members.shape
     colours = cluster_colours(tables)
-    for begin, end in changes(members)[:-1]:
-        for cluster, start, stop in blocks(members[:, begin].tolist()):
-            wide = (end - begin) * width / rounds > text_width(f"C{cluster}", TEXT_SIZE) + 2
-            tall = (stop - start) * height / n > TEXT_SIZE + 2
-            if cluster != NOBODY and wide and tall:
-                ax.text(
-                    first + (begin + end - 1) / 2,
-                    (start + stop - 1) / 2,
-                    f"C{cluster}",
-                    fontsize=TEXT_SIZE,
-                    color=ink_on(colours[cluster]),
-                    ha="center",
-                    va="center_baseline",
-                    gid="cluster",
-                )
+    for block in named_blocks(members):
+        name = f"C{block.cluster}"
+        wide = (block.end - block.begin) * width / rounds > text_width(name, TEXT_SIZE) + 2
+        tall = (block.bottom - block.top) * height / n > TEXT_SIZE + 2
+        if wide and tall:
+            ax.text(
+                first + (block.begin + block.end - 1) / 2,
+                (block.top + block.bottom - 1) / 2,
+                name,
+                fontsize=TEXT_SIZE,
+                color=ink_on(colours[block.cluster]),
+                ha="center",
+                va="center_baseline",
+                gid="cluster",
+            )
 
 
 def _tests(ax: Axes, tables: RunTables) -> None:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedtsd.report.layout import POINTS_PER_INCH, text_width
 from fedtsd.report.marks import final_blocks, name_clusters, note, separate_clusters, strip_clusters
-from fedtsd.report.style import BLUE, COLUMN, PAGE, new_figure, paper_style, run_title, settle
+from fedtsd.report.style import BLUE, COLUMN, PAGE, new_figure, paper_style, settle
 from fedtsd.report.tables import FloatArray, RunTables
 
 TICK_SIZE = 6.0  # points
@@ -31,8 +31,7 @@ def partition(tables: RunTables) -> Figure:
         width = COLUMN if n <= MOST_COLUMN_CLIENTS else PAGE
         column = (width - _margin(tables)) * POINTS_PER_INCH / max(n, 1)  # points a client
         row = min(max(9.0, min(column, 13.0)), TALLEST * POINTS_PER_INCH / max(y, 1))
-        figure = new_figure(width, row * max(y, 4) / POINTS_PER_INCH + 1.0)
-        figure.suptitle(run_title(tables, width))
+        figure = new_figure(tables, width, row * max(y, 4) / POINTS_PER_INCH + 1.0)
         ax = figure.subplots()
         if not counts.any():
             note(ax, "no training samples")

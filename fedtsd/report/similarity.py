@@ -9,7 +9,7 @@ from matplotlib.image import AxesImage
 
 from fedtsd.errors import RunFolderError
 from fedtsd.report.marks import final_blocks, name_clusters, separate_clusters, strip_clusters
-from fedtsd.report.style import COLUMN, new_figure, paper_style, run_title, settle
+from fedtsd.report.style import COLUMN, new_figure, paper_style, settle
 from fedtsd.report.tables import FloatArray, RunTables
 
 PANELS = {
@@ -30,8 +30,7 @@ def similarity(tables: RunTables) -> Figure:
         unknown = any(np.isnan(tables.similarity[name]).any() for name in names)
         clustered = len(final_blocks(tables)) > 1
         height = (1.82 if len(names) == 2 else 2.9) + 0.2 * clustered + 0.15 * unknown
-        figure = new_figure(COLUMN, height)
-        figure.suptitle(run_title(tables, COLUMN))
+        figure = new_figure(tables, COLUMN, height)
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for ax, name in zip(panels, names, strict=True):
             image = _panel(ax, tables, name)

@@ -24,6 +24,7 @@ from fedtsd.report.tables import RunTables
 STYLE_FILE = Path(__file__).with_name("fedtsd.mplstyle")
 COLUMN = 3.3  # inches: one column of a paper
 PAGE = 7.0  # inches: both columns
+TITLE_LINE = 0.13  # inches
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -75,10 +76,15 @@ def paper_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of `width` x `height` inches that no pyplot state knows of."""
-    figure = Figure(figsize=(width, height))
+def new_figure(tables: RunTables, width: float, height: float) -> Figure:
+    """A figure of `width` x `height` inches, titled by its run, that no pyplot state knows of.
+
+    `height` is for a title of one line; the figure grows by what more lines need.
+    """
+    title = run_title(tables, width)
+    figure = Figure(figsize=(width, height + TITLE_LINE * title.count("\n")))
     FigureCanvasAgg(figure)
+    figure.suptitle(title)
     return figure
 
 
@@ -124,7 +130,7 @@ def ink_on(colour: str) -> str:
 
 def round_axis(ax: Axes) -> None:
     """Put whole rounds on the horizontal axis, at distances people count in."""
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def method_label(name: str) -> str:

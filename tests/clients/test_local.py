@@ -15,6 +15,7 @@ def settings(**changes) -> Training:
         "momentum": 0.0,
         "weight_decay": 0.0,
         "proximal": 0.0,
+        "max_grad_norm": None,
         "phases": (Phase("all", 1, 0.0),),
     }
     return Training(**{**values, **changes})
@@ -100,3 +101,13 @@ def test_evaluation_by_hand() -> None:
 def test_public_outputs_are_probabilities() -> None:
     outputs = local.public_outputs(model(), torch.randn(5, 1, generator=torch_rng(0, "x")))
     assert outputs.tolist() == [[0.5, 0.5]] * 5
+
+
+def test_a_long_gradient_is_scaled_back() -> None:
+    net = model()
+    run(net, (Phase("all", 1, 0.0),), training=settings(max_grad_norm=0.1))
+    # As in the first test the gradient is (-.75, .75); scaled to length .1, times the rate .5.
+    step = 0.5 * 0.1 / 2**0.5
+    found = weights(net)["head.weight"]
+    assert abs(found[0] - step) < 1e-5
+    assert abs(found[1] + step) < 1e-5

@@ -14,7 +14,7 @@ HEAD = frozenset({"fc2.weight", "fc2.bias"})
 def engine(federation, keeps=HEAD):
     model = Mlp((4,)).build((2,), 2)
     initialise(model, torch_rng(0, "model"))
-    training = Training(1, 10, 0.1, 0.9, 0.0, 0.0, (PHASE,))
+    training = Training(1, 10, 0.1, 0.9, 0.0, 0.0, None, (PHASE,))
     side = ClientSide(federation, model, keeps, training, 0, torch.device("cpu"))
     initial = {name: p.detach().clone() for name, p in model.named_parameters()}
     return Sequential(1).build(side), initial

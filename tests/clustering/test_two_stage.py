@@ -187,3 +187,14 @@ def test_complete_drops_those_with_most_gaps() -> None:
 def test_settings_are_checked(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(POLICY, **change)
+
+
+def test_clusters_keep_their_numbers() -> None:
+    inner = np.repeat([0, 1, 2], [5, 5, 8])
+    cosines = grouped(inner, 0.8, -0.7)
+    np.fill_diagonal(cosines, 1)
+    state = reassigned(server(18), np.repeat([0, 1], [10, 8]), 4)
+    state = rounds(dataclasses.replace(state, memory={UPDATES: cosines}), [6, 7])
+    # Cluster 1 is untouched: splitting cluster 0 must not rename it.
+    assert state.assignment[10:].tolist() == [1] * 8
+    assert state.assignment[:10].tolist() == [0] * 5 + [2] * 5

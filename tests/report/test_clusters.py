@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from fedtsd.report.clusters import changes, clusters
+from fedtsd.report.clusters import clusters
 from fedtsd.report.style import cluster_colours
 from fedtsd.report.tables import RunTables
 from tests.report.drawn import group, words
@@ -45,12 +45,6 @@ def test_rows_are_named_and_so_is_every_cluster(tables: dict[str, RunTables], pa
     assert labels == [str(client) for client in run.order]
     names = [text.get_text() for text in group(figure, "cluster")]
     assert sorted(names) == [f"C{k}" for k in range(7)]
-
-
-def test_spans_without_a_change() -> None:
-    members = np.array([[0, 0, 1, 1, 1], [0, 0, 0, 2, 2]])
-    assert changes(members) == [(0, 2), (2, 3), (3, 5)]
-    assert changes(members[:, :1]) == [(0, 1)]
 
 
 def points(figure: Figure, gid: str, filled: bool) -> set[tuple[int, float]]:
@@ -127,3 +121,8 @@ def test_splits_without_a_hopkins_test_are_still_shown(copy: Callable[[str], Pat
     assert "no Hopkins test in this run" in words(figure)
     assert [line.get_xdata()[0] for line in group(figure, "split")] == [4, 5]
     assert not group(figure, "stage1")
+
+
+def test_rounds_are_whole_even_when_there_is_only_one(page: Page) -> None:
+    ax = page("clusters", "just_started").axes[0]
+    assert [tick for tick in ax.get_xticks() if -0.5 <= tick <= 0.5] == [0]

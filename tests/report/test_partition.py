@@ -83,6 +83,14 @@ def test_clients_stand_in_the_order_of_their_clusters(
     assert names == ["C3", "C4", "C5", "C6"]
 
 
+@pytest.mark.parametrize(("name", "angle"), [("ten", 0), ("typical", 90)])
+def test_client_numbers_stand_upright_where_they_would_touch(
+    page: Page, name: str, angle: int
+) -> None:
+    labels = page("partition", name).axes[0].get_xticklabels()
+    assert {label.get_rotation() for label in labels} == {angle}
+
+
 def test_one_cluster_has_no_separators(page: Page) -> None:
     figure = page("partition", "fedavg")
     assert not group(figure, "separator")

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -90,3 +91,28 @@ def test_settings_are_ours_inside_and_the_users_afterwards() -> None:
             assert matplotlib.rcParams["pdf.fonttype"] == 42
             assert matplotlib.rcParams["font.size"] == 7
         assert matplotlib.rcParams["font.size"] == 31
+
+
+def test_settings_belong_to_one_thread_at_a_time() -> None:
+    entered = threading.Event()
+
+    def enter() -> None:
+        with style.paper_style():
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with style.paper_style():
+        other.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(10)
+    other.join()
+
+
+def test_a_long_title_makes_the_figure_taller_not_the_panels_smaller(
+    tables: dict[str, RunTables],
+) -> None:
+    run = tables["typical"]
+    long = replace(run, config={**run.config, "dataset": {"name": "x" * 45}})
+    with style.paper_style():
+        heights = [style.new_figure(t, 3.3, 2.0).get_size_inches()[1] for t in (run, long)]
+    assert heights == pytest.approx([2.0, 2.0 + 2 * style.TITLE_LINE])
