@@ -1,7 +1,8 @@
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
-from fedtsd.catalogue import GROUPS, options
+from fedtsd.catalogue import GROUPS, conf_dir, options
 from fedtsd.config import parse
 from fedtsd.data.partition import Dirichlet
 from fedtsd.errors import ConfigError
@@ -126,3 +127,25 @@ def test_sweeps_are_spread_into_cells() -> None:
     assert len(found) == 4
     assert ["seed=1", "method=fedper", "rounds=3"] in found
     assert list(cells(["seed=0"])) == [["seed=0"]]
+
+
+def test_methods_change_the_defaults(config) -> None:
+    assert config("method=fedprox").training.phases[0].proximal == 0.01
+    tuned = config("method=fedavg_ft", "training.epochs=3").evaluation
+    assert (tuned.stages, tuned.tuning_epochs) == (("personalized", "tuned"), 3)
+
+
+@pytest.mark.parametrize("group", ["method", "experiment", "severity"])
+def test_every_value_of_a_global_file_arrives(group: str) -> None:
+    def arrived(given: dict, found: dict, path: str) -> None:
+        for key, value in given.items():
+            if isinstance(value, dict):
+                arrived(value, found[key], f"{path}.{key}")
+            elif not (isinstance(value, str) and "${" in value):
+                assert found[key] == value, f"{path}.{key}"
+
+    for option in options(group):
+        node = yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text())
+        node.pop("defaults", None)
+        found = OmegaConf.to_container(composed([f"{group}={option}"]), resolve=True)
+        arrived(node, found, option)
