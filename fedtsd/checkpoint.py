@@ -69,7 +69,7 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], seen: dict[int, str]) ->
         if id(value) not in seen:
             kind = "tensor" if isinstance(value, torch.Tensor) else "array"
             seen[id(value)] = f"{kind}{len(tensors):06d}"
-            as_tensor = torch.as_tensor(np.ascontiguousarray(value) if kind == "array" else value)
+            as_tensor = torch.as_tensor(np.array(value) if kind == "array" else value)
             tensors[seen[id(value)]] = as_tensor.detach().cpu().contiguous()
         return {"tensor": seen[id(value)]}
     if isinstance(value, int | float | str | bool) or value is None:
@@ -84,7 +84,8 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
     if kind == "list":
         return [_unpack(item, tensors) for item in value]
     if kind == "tensor":
-        return tensors[value].numpy() if value.startswith("array") else tensors[value]
+        # Arrays are copied: two names of one array must not share memory when saved again.
+        return tensors[value].numpy().copy() if value.startswith("array") else tensors[value]
     return value
 
 

@@ -65,3 +65,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch) -> None:
 def test_objects_are_refused(tmp_path) -> None:
     with pytest.raises(TypeError, match="cannot hold object"):
         write_checkpoint(tmp_path / "c", {"x": object()})
+
+
+def test_what_was_read_can_be_written_again(tmp_path) -> None:
+    zeros = np.zeros(3, dtype=np.int64)
+    state = {"a": zeros, "b": zeros, "c": zeros[:2], "w": SHARED, "v": SHARED}
+    write_checkpoint(tmp_path / "1", state)
+    write_checkpoint(tmp_path / "2", read_checkpoint(tmp_path / "1"))
+    again = read_checkpoint(tmp_path / "2")
+    assert all(np.array_equal(again[name], state[name]) for name in "abc")
+    assert torch.equal(again["v"], SHARED)

@@ -221,3 +221,14 @@ def test_no_server_side_module_reaches_the_clients() -> None:
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             assert not any(n.startswith(("fedtsd.clients", "fedtsd.data")) for n in names), path
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_resumes_over_several_checkpoints(method: str, config, toy, tmp_path) -> None:
+    cfg = config(f"method={method}", "rounds=4", "checkpoint_every=1", *SMALL)
+    run_toy(cfg, toy(4), tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run_toy(cfg, toy(4), tmp_path / "parts", StopAfter(1))
+    run_toy(cfg, toy(4), tmp_path / "parts")
+    ends = [RunFolder(tmp_path / w).load_checkpoint() for w in ("whole", "parts")]
+    assert bits(ends[0]) == bits(ends[1])
