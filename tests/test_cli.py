@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -101,7 +102,11 @@ def test_kill_and_resume_give_the_same_tables(outputs) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_and_says_how_to_go_on(number: int, code: int, outputs) -> None:
     command = [sys.executable, "-m", "fedtsd", "train", "rounds=500", "hydra.run.dir=run"]
-    process = subprocess.Popen(command, cwd=outputs, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore SIGINT; the run must not inherit that from whoever tests.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=outputs, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    )
     while not (outputs / "run/rounds.csv").exists():
         time.sleep(0.01)
     time.sleep(1)
