@@ -1,19 +1,7 @@
-"""From a composed config to typed values, with every error found before work starts.
+"""The config of a run as typed values, with every error found before work starts."""
 
-A node with `_target_` becomes an instance of that dataclass; the dataclass is the schema (its
-fields and types), the YAML file holds the defaults. Errors are one line: path, value, what is
-legal.
-"""
-
-import dataclasses
-import difflib
-import importlib
-import math
-import types
-import typing
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from fedtsd.aggregation import Aggregation
 from fedtsd.clients.engine import EngineSpec
@@ -21,21 +9,33 @@ from fedtsd.clustering.policy import Clustering
 from fedtsd.data.dataset import Dataset
 from fedtsd.data.federation import Shares
 from fedtsd.data.partition import Partition
-from fedtsd.errors import ConfigError
 from fedtsd.messages import STAGES
 from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
+from fedtsd.schema import convert
 from fedtsd.similarity import Similarity
 from fedtsd.training import Training
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
+FAMILIES = ("alone", "global", "personalised", "clustered")
+
+
 @dataclass(frozen=True)
 class Method:
-    """The name of a composition: a column of the tables, never a branch in the code."""
+    """The name of a composition: a row of the tables, never a branch in the code.
+
+    label: the name as papers write it. family: the block of a table that it stands in.
+    """
 
     name: str
+    label: str
+    family: str
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family: must be one of {', '.join(FAMILIES)}, got {self.family!r}")
 
 
 @dataclass(frozen=True)
@@ -140,79 +140,8 @@ def parse(composed: Any) -> Config:
 
     Raises ConfigError with one line that names the key, the value and what is legal.
     """
-    config: Config = _convert(composed, Config, "")
+    config: Config = convert(composed, Config, "")
     return config
-
-
-def unknown(name: str, legal: Iterable[str], what: str) -> str:
-    """Return one line about a name that is not legal, with the nearest one that is."""
-    names = sorted(set(legal))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"legal: {', '.join(names)}"
-    return f"{what} {name!r} is unknown; {hint}"
-
-
-def _convert(value: Any, expected: Any, path: str) -> Any:
-    """Convert a plain value to the expected type, naming the path if it does not fit."""
-    if isinstance(value, Mapping) and "_target_" in value:
-        return _build(value, _locate(value["_target_"], path), path)
-    if dataclasses.is_dataclass(expected):
-        return _build(_mapping(value, path), expected, path)
-    if get_origin(expected) in (Union, types.UnionType):
-        inner = next(kind for kind in get_args(expected) if kind is not type(None))
-        return None if value is None else _convert(value, inner, path)
-    if get_origin(expected) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path}: must be a list such as [1, 2], got {value!r}")
-        inner = get_args(expected)[0]
-        return tuple(_convert(item, inner, f"{path}[{i}]") for i, item in enumerate(value))
-    return _scalar(value, expected, path)
-
-
-def _scalar(value: Any, expected: Any, path: str) -> Any:
-    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isnan(value):
-            raise ConfigError(f"{path}: must be a number, got nan")
-        return float(value)
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if expected not in names:
-        raise ConfigError(f"{path}: needs a _target_, got {value!r}")
-    if type(value) is not expected:
-        raise ConfigError(f"{path}: must be {names[expected]}, got {value!r}")
-    return value
-
-
-def _build(node: Mapping[str, Any], cls: Any, path: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    fields = [field.name for field in dataclasses.fields(cls)]
-    given = {str(key): value for key, value in node.items() if key != "_target_"}
-    for key in given:
-        if key not in fields:
-            raise ConfigError(unknown(_join(path, key), [_join(path, f) for f in fields], "key"))
-    if missing := [name for name in fields if name not in given]:
-        raise ConfigError(f"{_join(path, missing[0])}: is missing")
-    values = {key: _convert(value, hints[key], _join(path, key)) for key, value in given.items()}
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise ConfigError(_join(path, str(error))) from error
-
-
-def _locate(target: Any, path: str) -> Any:
-    module, _, name = str(target).rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{path}._target_: {target!r} cannot be imported: {error}") from error
-    if not dataclasses.is_dataclass(cls):
-        raise ConfigError(f"{path}._target_: {target!r} is not a dataclass")
-    return cls
-
-
-def _mapping(value: Any, path: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{path}: must be a group of keys, got {value!r}")
-    return value
 
 
 def _under(path: str, check: Any, *args: Any) -> Any:
@@ -221,7 +150,3 @@ def _under(path: str, check: Any, *args: Any) -> Any:
         return check(*args)
     except ValueError as error:
         raise ValueError(f"{path}.{error}") from error
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key

@@ -6,10 +6,12 @@ Shapes: N clients, L layers.
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 from fedtsd import metrics
 from fedtsd.clients.engine import ClientSide
 from fedtsd.config import Config
-from fedtsd.data.dataset import default_root
+from fedtsd.data.dataset import Arrays, Dataset, default_root
 from fedtsd.data.federation import Federation, build_federation
 from fedtsd.messages import (
     Channel,
@@ -32,7 +34,6 @@ from fedtsd.messages import (
     Train,
 )
 from fedtsd.models import Layer, initialise, layers_of
-from fedtsd.progress import Progress
 from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import numpy_rng, torch_rng
 from fedtsd.server import ServerState, start_state
@@ -40,6 +41,22 @@ from fedtsd.summary import summarise
 from fedtsd.training import Phase
 
 log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Somebody who is told how a run goes and cannot change it: progress on screen, a tracker."""
+
+    def start(self, done: int) -> None:
+        """Begin; `done` rounds were finished before, in a run that is resumed."""
+        ...
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """Take note of one finished round, given its row of rounds.csv."""
+        ...
+
+    def stop(self) -> None:
+        """End, whether the run is done, failed or interrupted."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +93,9 @@ class Experiment:
     channel: Channel
     start: RunState
 
-    def run(self, folder: RunFolder, state: RunState, progress: Progress) -> RunState:
+    def run(
+        self, folder: RunFolder, state: RunState, observers: Iterable[Observer] = ()
+    ) -> RunState:
         """Run all rounds after `state` and return the last state. This is the loop."""
         cfg = self.config
         for r in range(state.round + 1, cfg.rounds + 1):
@@ -97,7 +116,8 @@ class Experiment:
             state = RunState(r, server, self.engine.state_dict())
             if r % cfg.checkpoint_every == 0 or r == cfg.rounds:
                 folder.save_checkpoint(r, state.state_dict())
-            progress.round(row)
+            for observer in observers:
+                observer.round(row)
         return state
 
     def train_request(self, server: ServerState, round: int) -> Request:
@@ -165,16 +185,28 @@ def build(config: Config, federation: Federation) -> Experiment:
 def load_federation(config: Config) -> Federation:
     """Load the data set and deal it to the clients."""
     root = Path(config.data.root) if config.data.root else default_root()
-    arrays = config.dataset.load(root)
+    arrays = _arrays(config.dataset, root)
     return build_federation(
         arrays, config.dataset.public_size, config.partition, config.split, config.seed
     )
 
 
-def execute(config: Config, federation: Federation, folder: RunFolder) -> None:
+@lru_cache(maxsize=2)
+def _arrays(dataset: Dataset, root: Path) -> Arrays:
+    """Load a data set once per process: the cells of a sweep share it."""
+    return dataset.load(root)
+
+
+def execute(
+    config: Config,
+    federation: Federation,
+    folder: RunFolder,
+    observers: Sequence[Observer] = (),
+) -> None:
     """Run an experiment in its folder from its last checkpoint on, or from the start.
 
-    An interruption leaves a checkpoint of the last whole round; tables never hold half a round.
+    Observers are told of every round and see nothing else. An interruption leaves a checkpoint of
+    the last whole round; tables never hold half a round.
     """
     experiment = build(config, federation)
     saved = folder.load_checkpoint()
@@ -184,9 +216,13 @@ def execute(config: Config, federation: Federation, folder: RunFolder) -> None:
     if not saved:
         folder.append("assignments", assignment_rows(0, state.server))
     write_partition(folder, federation)
+    folder.write_json("model", list(model_rows(experiment)))
     log.info("%s", describe(config, federation, experiment.layers))
-    with Progress(config, state.round) as progress:
-        state = experiment.run(folder, state, progress)
+    with ExitStack() as stack:
+        for observer in observers:
+            observer.start(state.round)
+            stack.callback(observer.stop)
+        state = experiment.run(folder, state, observers)
     write_similarity(folder, federation, state.server)
     folder.write_json("summary", summarise(folder.path, config, experiment.layers))
 
@@ -216,7 +252,9 @@ def write_round(
         "personal_layers_mean": float(server.personal.sum(axis=1).mean()),
         "hopkins": decision.hopkins if decision else None,
         "hopkins_p": decision.hopkins_p if decision else None,
-        **dataclasses.asdict(traffic),
+        "bytes_up": traffic.bytes_up,
+        "bytes_down": traffic.bytes_down,
+        "samples": traffic.samples,
         "seconds": seconds,
     }
     folder.append("clients", rows)
@@ -224,6 +262,8 @@ def write_round(
         "clustering", [{"round": round, **dataclasses.asdict(d)} for d in server.decisions]
     )
     folder.append("assignments", assignment_rows(round, server))
+    for table, parts in (("traffic", traffic.clients), ("exchanged", traffic.items)):
+        folder.append(table, [{"round": round, **dataclasses.asdict(part)} for part in parts])
     folder.append("rounds", [row])
     return row
 
@@ -254,6 +294,16 @@ def assignment_rows(round: int, server: ServerState) -> Iterator[dict[str, Any]]
         }
 
 
+def model_rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
+    """One entry of model.json per layer, counted from the input."""
+    initial = experiment.start.server.centres[0]
+    for layer in experiment.layers:
+        yield {
+            **dataclasses.asdict(layer),
+            "num_parameters": sum(initial[name].numel() for name in layer.tensors),
+        }
+
+
 def write_partition(folder: RunFolder, federation: Federation) -> None:
     """Write who holds which classes: partition.csv, classes.json and the similarity of laws."""
     lines = ["client,split,label,count"]
@@ -265,14 +315,21 @@ def write_partition(folder: RunFolder, federation: Federation) -> None:
         ]
     (folder.path / "partition.csv").write_text("\n".join(lines) + "\n")
     folder.write_json("classes", list(federation.classes))
+    groups = federation.groups
+    folder.write_json("groups", None if groups is None else groups.tolist())
 
 
 def write_similarity(folder: RunFolder, federation: Federation, server: ServerState) -> None:
     """Write the pair matrices [N, N]: label laws (known to nobody but us) and what was measured."""
     from fedtsd.clustering.similarity import label_divergence
-    from fedtsd.similarity import OUTPUTS, UPDATES
+    from fedtsd.similarity import OUTPUTS, OUTPUTS_AFTER, OUTPUTS_BEFORE, UPDATES
 
-    measured = {"outputs": OUTPUTS, "updates": UPDATES}
+    measured = {
+        "outputs": OUTPUTS,
+        "outputs_before": OUTPUTS_BEFORE,
+        "outputs_after": OUTPUTS_AFTER,
+        "updates": UPDATES,
+    }
     arrays = {name: server.memory[key] for name, key in measured.items() if key in server.memory}
     labels = label_divergence(federation.label_counts("train"))
     folder.write_arrays("similarity", labels=labels, **arrays)

@@ -19,11 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedtsd.catalogue import GROUPS, conf_dir, options
-from fedtsd.config import Config, parse, unknown
+from fedtsd.config import Config, parse
 from fedtsd.errors import ConfigError, InputError
 from fedtsd.experiment import execute, load_federation
+from fedtsd.progress import Progress
 from fedtsd.report.figures import draw
 from fedtsd.run_folder import RunFolder
+from fedtsd.schema import unknown
 from fedtsd.summary import check_local_run
 
 log = logging.getLogger("fedtsd")
@@ -150,7 +152,7 @@ def _run(cfg: DictConfig) -> None:
 def _carry_out(config: Config, federation: Any, folder: RunFolder) -> None:
     handler = _log_to(folder.path / "run.log")
     try:
-        execute(config, federation, folder)
+        execute(config, federation, folder, [Progress(config)])
         draw(folder.path)
     except KeyboardInterrupt:
         folder.set_status("interrupted")

@@ -7,6 +7,7 @@ reply against its request and counts the bytes of every tensor in both direction
 Shapes: N clients, C cohort, B public samples of a round, Y classes.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,6 +84,7 @@ class ClientReply:
     tensors: its trained shared layers; empty after an evaluation.
     num_examples: the size of its training data, its weight in the mean.
     num_samples: training samples processed, all epochs counted.
+    seconds: how long the client worked.
     outputs: softmax outputs [B, Y] on the public samples, if they were asked for.
     """
 
@@ -90,6 +92,7 @@ class ClientReply:
     tensors: Tensors
     num_examples: int
     num_samples: int = 0
+    seconds: float = 0.0
     outputs: Tensor | None = None
     evaluations: tuple[Evaluation, ...] = ()
 
@@ -119,12 +122,55 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class ClientTraffic:
+    """What one client sent (up) and received (down) in a training round, and its work for it."""
+
+    client: int
+    bytes_up: int
+    bytes_down: int
+    samples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ItemTraffic:
+    """One thing that crossed the door in a round.
+
+    item: the name of a tensor, SENT_OUTPUTS or SENT_PUBLIC.
+    direction: `up` from clients to the server, or `down`.
+    """
+
+    direction: str
+    item: str
+    num_clients: int
+    num_bytes: int
+
+
+SENT_OUTPUTS = "outputs on public samples"
+SENT_PUBLIC = "numbers of public samples"
+
+
+@dataclass(frozen=True)
 class Traffic:
     """What crossed the door in training rounds; evaluation is a simulation's look, not traffic."""
 
-    bytes_up: int = 0
-    bytes_down: int = 0
-    samples: int = 0
+    clients: tuple[ClientTraffic, ...] = ()
+    items: tuple[ItemTraffic, ...] = ()
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that all clients sent."""
+        return sum(row.bytes_up for row in self.clients)
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that all clients received."""
+        return sum(row.bytes_down for row in self.clients)
+
+    @property
+    def samples(self) -> int:
+        """Training samples processed by all clients."""
+        return sum(row.samples for row in self.clients)
 
 
 class Channel:
@@ -158,16 +204,21 @@ class Channel:
         return traffic
 
     def _count(self, request: Request, reply: Reply, public: Tensor | None) -> None:
-        index_bytes = 0 if public is None else _num_bytes(public)
-        down = sum(sum(map(_num_bytes, row.tensors.values())) + index_bytes for row in request.rows)
-        up = sum(
-            sum(map(_num_bytes, row.tensors.values()))
-            + (0 if row.outputs is None else _num_bytes(row.outputs))
-            for row in reply.rows
-        )
-        samples = sum(row.num_samples for row in reply.rows)
+        clients, sizes = [], defaultdict[tuple[str, str], list[int]](list)
+        for asked, row in zip(request.rows, reply.rows, strict=True):
+            up, down = dict(row.tensors), dict(asked.tensors)
+            if public is not None:
+                down[SENT_PUBLIC] = public
+            if row.outputs is not None:
+                up[SENT_OUTPUTS] = row.outputs
+            for direction, crossed in (("up", up), ("down", down)):
+                for item, tensor in crossed.items():
+                    sizes[direction, item].append(_num_bytes(tensor))
+            sent, received = (sum(map(_num_bytes, part.values())) for part in (up, down))
+            clients.append(ClientTraffic(row.client, sent, received, row.num_samples, row.seconds))
+        items = [ItemTraffic(*key, len(found), sum(found)) for key, found in sizes.items()]
         old = self._traffic
-        self._traffic = Traffic(old.bytes_up + up, old.bytes_down + down, old.samples + samples)
+        self._traffic = Traffic((*old.clients, *clients), (*old.items, *items))
 
     def _check(self, request: Request, reply: Reply) -> None:
         if reply.round != request.round:

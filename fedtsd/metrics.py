@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import jensenshannon
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,15 @@ def accuracy_at(clients: pd.DataFrame, stage: str, round: int) -> pd.Series:
         (clients["stage"] == stage) & (clients["split"] == "test") & (clients["round"] == round)
     ]
     return rows.set_index("client")["accuracy"].sort_index()
+
+
+def label_skew(counts: np.ndarray) -> float:
+    """Return the mean Jensen-Shannon divergence of the clients' label laws to the pooled law.
+
+    `counts` [N, Y] are label counts. In 0..1 (divided by ln 2); 0 where all laws are alike.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    laws = counts / counts.sum(axis=1, keepdims=True)
+    pooled = counts.sum(axis=0) / counts.sum()
+    divergences = jensenshannon(laws, pooled[None, :], base=2, axis=1) ** 2
+    return float(np.mean(divergences))

@@ -1,7 +1,7 @@
-"""Progress of a run on stderr: a live table on a terminal, plain lines otherwise."""
+"""Progress of one run on stderr: a live bar on a terminal, plain lines otherwise."""
 
 import sys
-from types import TracebackType
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,16 +12,16 @@ from fedtsd.config import Config
 
 
 class Progress:
-    """Shows rounds, accuracy, clusters, personal layers and the time left."""
+    """An observer that shows rounds, accuracy, clusters, personal layers and the time left."""
 
-    def __init__(self, config: Config, done: int) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._done = done
         self._console = Console(stderr=True)
         self._bar: Bar | None = None
         self._accuracy: float | None = None
 
-    def __enter__(self) -> "Progress":
+    def start(self, done: int) -> None:
+        """Show an empty bar, or one at `done` rounds."""
         if self._console.is_terminal:
             self._bar = Bar(
                 TextColumn("[bold]{task.description}"),
@@ -35,21 +35,16 @@ class Progress:
             self._task = self._bar.add_task(
                 self._config.method.name,
                 total=self._config.rounds,
-                completed=self._done,
+                completed=done,
                 facts="starting",
             )
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.stop()
 
-    def round(self, row: dict[str, Any]) -> None:
+    def round(self, row: Mapping[str, Any]) -> None:
         """Show one finished round, given its row of rounds.csv."""
         self._accuracy = row.get("accuracy_mean", self._accuracy)
         facts = facts_of({**row, "accuracy_mean": self._accuracy})
@@ -60,7 +55,7 @@ class Progress:
             sys.stderr.write(f"{line}  {row['seconds']:.1f} s\n")
 
 
-def facts_of(row: dict[str, Any]) -> str:
+def facts_of(row: Mapping[str, Any]) -> str:
     """Return the numbers people watch: accuracy, clusters, personal layers."""
     accuracy = row.get("accuracy_mean")
     shown = "accuracy  --  " if accuracy is None else f"accuracy {100 * accuracy:5.1f}%"

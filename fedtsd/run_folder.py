@@ -34,6 +34,8 @@ TABLES: dict[str, tuple[str, ...]] = {
         "round", "stage", "cluster", "size", "num_clusters_proposed", "silhouette", "hopkins",
         "hopkins_p", "passed", "split",
     ),
+    "traffic": ("round", "client", "bytes_up", "bytes_down", "samples", "seconds"),
+    "exchanged": ("round", "direction", "item", "num_clients", "num_bytes"),
 }  # fmt: skip
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core")
 

@@ -1,7 +1,9 @@
 """What the server measures of its clients' likeness, kept over the rounds.
 
-Two matrices in `ServerState.memory`, NaN where a pair was never measured:
+Matrices in `ServerState.memory`, NaN where a pair was never measured:
 OUTPUTS [N, N]: Jensen-Shannon divergence of the clients' outputs on public samples, in 0..1.
+OUTPUTS_BEFORE [N, N]: the same as it stood while clients shared one whole model; only for reports.
+OUTPUTS_AFTER [N, N]: the last round's divergence, personal layers included; only for reports.
 UPDATES [N, N]: cosine of their updates, centred by the mean update of their cluster.
 
 Shapes: N clients, C cohort, P public samples, B public samples of a round, Y classes.
@@ -19,6 +21,8 @@ from fedtsd.server import ServerState
 
 OUTPUTS = "similarity.outputs"
 OUTPUTS_ROUND = "similarity.outputs_round"
+OUTPUTS_BEFORE = "similarity.outputs_before"
+OUTPUTS_AFTER = "similarity.outputs_after"
 UPDATES = "similarity.updates"
 PUBLIC_SUM = "similarity.public_sum"
 PUBLIC_COUNT = "similarity.public_count"
@@ -88,6 +92,8 @@ class Similarity:
         outputs = torch.stack([row.outputs for row in reply.rows if row.outputs is not None])
         divergence, per_sample = js_divergence(outputs.numpy())
         old = server.memory.get(OUTPUTS, _unmeasured(server.num_clients))
+        after = _unmeasured(server.num_clients)
+        after[np.ix_(clients, clients)] = divergence
         shares_all = np.array([not row.personal for row in request.rows])
         known = ~np.isnan(old[np.ix_(clients, clients)])
         divergence[known & ~(shares_all[:, None] & shares_all[None, :])] = np.nan
@@ -101,11 +107,14 @@ class Similarity:
         memory = {
             **server.memory,
             OUTPUTS: running_mean(old, new, self.output_memory),
+            OUTPUTS_AFTER: after,
             PUBLIC_SUM: total,
             PUBLIC_COUNT: count,
         }
         if measured.any():
             memory[OUTPUTS_ROUND] = np.array([request.round])
+        if len(server.centres) == 1 and not server.personal.any():
+            memory[OUTPUTS_BEFORE] = memory[OUTPUTS]
         return dataclasses.replace(server, memory=memory)
 
     def measure_updates(self, server: ServerState, request: Request, reply: Reply) -> ServerState:

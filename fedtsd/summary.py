@@ -1,8 +1,10 @@
 """summary.json: the numbers of a run, by the rules of `fedtsd.metrics`, from its tables."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -37,6 +39,8 @@ def summarise(path: Path, config: Config, layers: tuple[Layer, ...]) -> dict[str
         "clusters": [
             rows["client"].tolist() for _, rows in final.sort_values("client").groupby("cluster")
         ],
+        "agreement_with_planted_groups": _agreement(path, final),
+        "label_skew": metrics.label_skew(_label_counts(path)),
         "layers": [layer.name for layer in layers],
         "personal_layers": final.sort_values("client")["personal_layers"].tolist(),
         "bytes_up": int(rounds["bytes_up"].sum()),
@@ -44,6 +48,29 @@ def summarise(path: Path, config: Config, layers: tuple[Layer, ...]) -> dict[str
         "samples": int(rounds["samples"].sum()),
         "seconds": float(rounds["seconds"].sum()),
     }
+
+
+def _agreement(path: Path, final: pd.DataFrame) -> dict[str, float] | None:
+    """Compare the final clusters with the groups that the partition planted, if it planted any."""
+    groups = json.loads((path / "groups.json").read_text())
+    if groups is None:
+        return None
+    # Lazily: scikit-learn takes a second to import.
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    clusters = final.sort_values("client")["cluster"].tolist()
+    return {
+        "adjusted_rand_index": float(adjusted_rand_score(groups, clusters)),
+        "normalised_mutual_information": float(normalized_mutual_info_score(groups, clusters)),
+    }
+
+
+def _label_counts(path: Path) -> np.ndarray:
+    """Return the training samples by client and class, int64 [N, Y]."""
+    rows = pd.read_csv(path / "partition.csv")
+    rows = rows[rows["split"] == "train"]
+    counts = rows.pivot_table("count", "client", "label", fill_value=0, aggfunc="sum")
+    return np.asarray(counts.to_numpy(np.int64))
 
 
 def _accuracy(clients: pd.DataFrame, stage: str, round: int) -> dict[str, Any]:

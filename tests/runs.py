@@ -1,42 +1,38 @@
 """Run an experiment in a folder without the command line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fedtsd import experiment
 from fedtsd.config import Config
 from fedtsd.data.federation import Federation
+from fedtsd.experiment import execute
 from fedtsd.run_folder import RunFolder
 
 TIME_COLUMNS = ["seconds"]
 
 
 class Quiet:
-    """A progress display that shows nothing."""
+    """An observer that does nothing."""
 
-    def __enter__(self) -> "Quiet":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
+    def start(self, done: int) -> None:
         return None
 
-    def round(self, row: dict[str, Any]) -> None:
+    def round(self, row: Mapping[str, Any]) -> None:
+        return None
+
+    def stop(self) -> None:
         return None
 
 
-def run_toy(cfg: Config, federation: Federation, path: Path, progress: Any = None) -> None:
+def run_toy(cfg: Config, federation: Federation, path: Path, *observers: Quiet) -> None:
     """Run, or continue what is in the folder."""
     folder = (
         RunFolder(path) if (path / "status.json").exists() else RunFolder.create(path, "x: 0\n")
     )
-    original = experiment.Progress
-    experiment.Progress = lambda *_: progress or Quiet()
-    try:
-        experiment.execute(cfg, federation, folder)
-    finally:
-        experiment.Progress = original
+    execute(cfg, federation, folder, observers)
 
 
 def table(path: Path, name: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import torch
 
 from fedtsd.catalogue import options
 from fedtsd.experiment import build, load_federation
-from fedtsd.run_folder import RunFolder
+from fedtsd.run_folder import TABLES, RunFolder
 from tests.runs import TIME_COLUMNS, Quiet, run_toy, table
 
 METHODS = sorted(options("method"))
@@ -108,7 +108,7 @@ def test_resuming_changes_no_bit(config, toy, tmp_path) -> None:
     with pytest.raises(StoppedError):
         run_toy(cfg, federation, tmp_path / "parts", StopAfter(5))  # two rounds past a checkpoint
     run_toy(cfg, federation, tmp_path / "parts")
-    for name in ("clients", "assignments", "clustering", "rounds"):
+    for name in TABLES:
         parts = [table(tmp_path / w, name) for w in ("whole", "parts")]
         kept = [p.drop(columns=TIME_COLUMNS, errors="ignore") for p in parts]
         pd.testing.assert_frame_equal(*kept, check_exact=True)

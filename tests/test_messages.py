@@ -5,10 +5,14 @@ import torch
 
 from fedtsd.errors import PrivacyError, ProtocolError
 from fedtsd.messages import (
+    SENT_OUTPUTS,
+    SENT_PUBLIC,
     Channel,
     ClientReply,
     ClientRequest,
+    ClientTraffic,
     Evaluate,
+    ItemTraffic,
     Reply,
     Request,
     Traffic,
@@ -49,13 +53,18 @@ def exchange(row: ClientReply, public=None, round: int = 3) -> Traffic:
 
 def test_bytes_are_those_of_the_tensors() -> None:
     # down: body 6 floats; up: the same. 4 bytes each.
-    assert exchange(good()) == Traffic(bytes_up=24, bytes_down=24, samples=20)
+    assert exchange(good(seconds=1.5)) == Traffic(
+        clients=(ClientTraffic(7, 24, 24, 20, 1.5),),
+        items=(ItemTraffic("up", "body", 1, 24), ItemTraffic("down", "body", 1, 24)),
+    )
 
 
 def test_outputs_and_public_indices_are_counted() -> None:
     traffic = exchange(good(outputs=torch.full((3, 5), 0.2)), PUBLIC)
     assert traffic.bytes_up == 24 + 4 * 3 * 5
     assert traffic.bytes_down == 24 + 4 * 3
+    assert ItemTraffic("up", SENT_OUTPUTS, 1, 60) in traffic.items
+    assert ItemTraffic("down", SENT_PUBLIC, 1, 12) in traffic.items
 
 
 def test_drain_starts_again_from_nothing() -> None:

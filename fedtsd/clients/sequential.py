@@ -1,5 +1,6 @@
 """The reference engine: one client after the other, plain PyTorch. Other engines must agree."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -63,6 +64,7 @@ class SequentialEngine:
         self._store.load_state_dict(state)
 
     def _train(self, round: int, task: Train, row: ClientRequest) -> ClientReply:
+        started = time.perf_counter()
         split = self._data.clients[row.client].train
         self._lay_out(row)
         rng = torch_rng(self._side.seed, "train", round, row.client)
@@ -76,7 +78,8 @@ class SequentialEngine:
         trained = {n: p.detach().cpu().clone() for n, p in self._model.named_parameters()}
         self._store.put(row.client, trained)
         shared = {name: trained[name] for name in row.tensors}
-        return ClientReply(row.client, shared, len(split), num_samples, outputs)
+        seconds = time.perf_counter() - started
+        return ClientReply(row.client, shared, len(split), num_samples, seconds, outputs)
 
     def _evaluate(self, round: int, task: Evaluate, row: ClientRequest) -> ClientReply:
         data = self._data.clients[row.client]

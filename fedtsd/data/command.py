@@ -50,7 +50,7 @@ def _get(name: str, root: Path, force: bool) -> int:
         sys.stdout.write(f"{name} is embedded; there is nothing to fetch\n")
         return 0
     if name not in ORIGINALS:
-        from fedtsd.config import unknown
+        from fedtsd.schema import unknown
 
         raise DataError(unknown(name, options("dataset"), "data set"))
     dataset = image_set(name)

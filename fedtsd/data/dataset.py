@@ -40,6 +40,10 @@ class Dataset(Protocol):
     name: str
     public_size: int
 
+    def __hash__(self) -> int:
+        """Equal settings hash alike: data sets are loaded once per process."""
+        ...
+
     @property
     def facts(self) -> Facts:
         """The facts, with the shape as it comes out of `load`."""

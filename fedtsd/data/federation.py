@@ -46,11 +46,15 @@ class ClientData:
 
 @dataclass(frozen=True)
 class Federation:
-    """All clients, the public inputs float32 [P, ...], and the names of the Y classes."""
+    """All clients, the public inputs float32 [P, ...], and the names of the Y classes.
+
+    groups: int64 [N], the group that the partition planted each client in, if it planted any.
+    """
 
     clients: tuple[ClientData, ...]
     public: Tensor
     classes: tuple[str, ...]
+    groups: np.ndarray | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -60,7 +64,7 @@ class Federation:
     def to(self, device: torch.device) -> "Federation":
         """Return the federation on a device."""
         clients = tuple(client.to(device) for client in self.clients)
-        return Federation(clients, self.public.to(device), self.classes)
+        return Federation(clients, self.public.to(device), self.classes, self.groups)
 
     def label_counts(self, split: str) -> np.ndarray:
         """Return how many samples of each class each client has in a split, int64 [N, Y]."""
@@ -126,4 +130,5 @@ def build_federation(
     for client, part in enumerate(parts):
         cut = shares.cut(private[part], numpy_rng(seed, "split", client))
         clients.append(ClientData(**{name: split_of(np.sort(cut[name])) for name in SPLITS}))
-    return Federation(tuple(clients), torch.from_numpy((pixels - mean) / std), arrays.classes)
+    standard = torch.from_numpy((pixels - mean) / std)
+    return Federation(tuple(clients), standard, arrays.classes, partition.groups)

@@ -17,6 +17,11 @@ class Partition(Protocol):
 
     num_clients: int
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """The planted group of each client, int64 [N]; None where there are none."""
+        ...
+
     def check(self, num_samples: int, num_classes: int) -> None:
         """Raise ValueError naming the field if the data set is too small or has too few classes."""
         ...
@@ -44,6 +49,10 @@ class _Sized:
                 f"samples_per_client: must be null or at least min_size ({self.min_size}), "
                 f"got {self.samples_per_client}"
             )
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        return None
 
     def check(self, num_samples: int, num_classes: int) -> None:
         each = self.samples_per_client or self.min_size
@@ -108,7 +117,35 @@ class Dirichlet(_Sized):
 
 
 @dataclass(frozen=True)
-class Pathological(_Sized):
+class _Holders(_Sized):
+    """Each client holds a subset of the classes, in equal parts."""
+
+    def hand_out(self, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+        """Return who holds which class, bool [N, Y]."""
+        raise TypeError(f"{type(self).__name__} does not say who holds which class")
+
+    def assign(
+        self, labels: np.ndarray, num_classes: int, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        self.check(len(labels), num_classes)
+        holds = self.hand_out(num_classes, rng)
+        pools = [rng.permutation(np.flatnonzero(labels == c)) for c in range(num_classes)]
+        if self.samples_per_client is not None:
+            laws = holds / holds.sum(axis=1, keepdims=True)
+            parts = draw_laws(pools, laws, self.samples_per_client, rng, exact=True)
+            return [np.sort(part) for part in parts]
+        owned: list[list[np.ndarray]] = [[] for _ in range(self.num_clients)]
+        for c, pool in enumerate(pools):
+            holders = np.flatnonzero(holds[:, c])
+            if len(holders):
+                for client, part in zip(holders, np.array_split(pool, len(holders)), strict=True):
+                    owned[client].append(part)
+        parts = repair([np.concatenate(part) for part in owned], self.min_size, rng)
+        return [np.sort(part) for part in parts]
+
+
+@dataclass(frozen=True)
+class Pathological(_Holders):
     """Each client holds `classes_per_client` classes (McMahan et al. 2017), in equal parts.
 
     Classes are handed out in turn, so that each has nearly the same number of holders. A class
@@ -132,27 +169,7 @@ class Pathological(_Sized):
                 f"got {self.classes_per_client}"
             )
 
-    def assign(
-        self, labels: np.ndarray, num_classes: int, rng: np.random.Generator
-    ) -> list[np.ndarray]:
-        self.check(len(labels), num_classes)
-        holds = self._hand_out(num_classes, rng)
-        pools = [rng.permutation(np.flatnonzero(labels == c)) for c in range(num_classes)]
-        if self.samples_per_client is not None:
-            laws = holds / holds.sum(axis=1, keepdims=True)
-            parts = draw_laws(pools, laws, self.samples_per_client, rng, exact=True)
-            return [np.sort(part) for part in parts]
-        owned: list[list[np.ndarray]] = [[] for _ in range(self.num_clients)]
-        for c, pool in enumerate(pools):
-            holders = np.flatnonzero(holds[:, c])
-            if len(holders):
-                for client, part in zip(holders, np.array_split(pool, len(holders)), strict=True):
-                    owned[client].append(part)
-        parts = repair([np.concatenate(part) for part in owned], self.min_size, rng)
-        return [np.sort(part) for part in parts]
-
-    def _hand_out(self, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-        """Return bool [N, Y] with `classes_per_client` classes set in each row."""
+    def hand_out(self, num_classes: int, rng: np.random.Generator) -> np.ndarray:
         holds = np.zeros((self.num_clients, num_classes), dtype=bool)
         holders = np.zeros(num_classes)
         for client in rng.permutation(self.num_clients):
@@ -160,6 +177,42 @@ class Pathological(_Sized):
             order = np.lexsort((rng.random(num_classes), holders))[: self.classes_per_client]
             holds[client, order] = True
             holders[order] += 1
+        return holds
+
+
+@dataclass(frozen=True)
+class LabelGroups(_Holders):
+    """Planted groups of clients with disjoint classes, as even in size as they can be.
+
+    Client i is in group i modulo `num_groups`; which classes a group has is drawn at random.
+    """
+
+    num_groups: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.num_groups <= self.num_clients:
+            raise ValueError(
+                f"num_groups: must be 1 to num_clients ({self.num_clients}), got {self.num_groups}"
+            )
+
+    @property
+    def groups(self) -> np.ndarray:
+        return np.arange(self.num_clients) % self.num_groups
+
+    def check(self, num_samples: int, num_classes: int) -> None:
+        super().check(num_samples, num_classes)
+        if self.num_groups > num_classes:
+            raise ValueError(
+                f"num_groups: must be at most the {num_classes} classes of the data set, "
+                f"got {self.num_groups}"
+            )
+
+    def hand_out(self, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+        holds = np.zeros((self.num_clients, num_classes), dtype=bool)
+        owners = np.array_split(rng.permutation(num_classes), self.num_groups)
+        for client, group in enumerate(self.groups):
+            holds[client, owners[group]] = True
         return holds
 
 

@@ -7,10 +7,11 @@ Nothing is told by colour alone.
 
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -47,15 +48,6 @@ CLUSTER_COLOURS = (
     PALE, BLUE, ORANGE, GREEN, YELLOW, INDIGO, PURPLE, VERMILLION, SKY, BROWN, SAND, BLACK, MINT,
 )  # fmt: skip
 
-METHOD_LABELS = {
-    "local": "Local only",
-    "fedavg": "FedAvg",
-    "fedavg_ft": "FedAvg + fine-tuning",
-    "fedprox": "FedProx",
-    "fedper": "FedPer",
-    "lg_fedavg": "LG-FedAvg",
-    "fedtsdp": "FedTSDP",
-}
 DATASET_LABELS = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
@@ -133,29 +125,33 @@ def round_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
-def method_label(name: str) -> str:
-    """The name of a method as papers write it."""
-    return METHOD_LABELS.get(name, name)
+def method_label(config: Mapping[str, Any]) -> str:
+    """The name of a run's method as papers write it."""
+    method = config.get("method") or {}
+    return str(method.get("label") or method.get("name") or "")
 
 
-def partition_label(tables: RunTables) -> str:
-    """How the samples were dealt out, in a few words."""
-    alpha = tables.option("partition.alpha")
-    if alpha is not None:
+def dataset_label(config: Mapping[str, Any]) -> str:
+    """The name of a run's data set as papers write it."""
+    name = str((config.get("dataset") or {}).get("name") or "")
+    return DATASET_LABELS.get(name, name)
+
+
+def partition_label(config: Mapping[str, Any]) -> str:
+    """How a run's samples were dealt out, in a few words."""
+    partition = config.get("partition") or {}
+    if (alpha := partition.get("alpha")) is not None:
         return f"Dirichlet α = {alpha:g}" if isinstance(alpha, int | float) else f"α = {alpha}"
-    classes = tables.option("partition.classes_per_client")
-    if classes is not None:
+    if (classes := partition.get("classes_per_client")) is not None:
         return f"{classes} classes per client"
-    target = str(tables.option("partition._target_", "")).rpartition(".")[2]
+    if (groups := partition.get("num_groups")) is not None:
+        return f"{groups} label groups"
+    target = str(partition.get("_target_", "")).rpartition(".")[2]
     return {"iid": "IID"}.get(target.lower(), target)
 
 
 def run_title(tables: RunTables, width: float) -> str:
     """Method, data set, partition; broken into lines that fit `width` inches."""
-    dataset = str(tables.option("dataset.name", ""))
-    words = [
-        method_label(str(tables.option("method.name", ""))),
-        DATASET_LABELS.get(dataset, dataset),
-        partition_label(tables),
-    ]
+    config = tables.config
+    words = [method_label(config), dataset_label(config), partition_label(config)]
     return fill(", ".join(word for word in words if word), width=round(14 * width))

@@ -39,6 +39,21 @@ COLUMNS: dict[str, dict[str, type]] = {
         "hopkins_p": float,
         "split": int,
     },
+    "traffic.csv": {
+        "round": int,
+        "client": int,
+        "bytes_up": int,
+        "bytes_down": int,
+        "samples": int,
+        "seconds": float,
+    },
+    "exchanged.csv": {
+        "round": int,
+        "direction": str,
+        "item": str,
+        "num_clients": int,
+        "num_bytes": int,
+    },
 }
 
 
@@ -46,8 +61,11 @@ COLUMNS: dict[str, dict[str, type]] = {
 class RunTables:
     """Everything the figures of one run are drawn from.
 
-    `similarity` maps `labels`, `outputs`, `updates` to `[N, N]` matrices and is empty when the run
-    has none. Accuracies are fractions in 0..1.
+    `traffic` has what each client sent, received and worked in a round, `exchanged` what crossed
+    the door by name. `model` lists the layers from the input: name, tensors, num_parameters.
+    `groups` holds the group planted for each client, by id; None where none was planted.
+    `similarity` maps `labels`, `outputs`, `outputs_before`, `outputs_after`, `updates` to `[N, N]`
+    matrices and is empty when the run has none. Accuracies are fractions in 0..1.
     """
 
     folder: Path
@@ -56,9 +74,13 @@ class RunTables:
     partition: pd.DataFrame
     clustering: pd.DataFrame
     assignments: pd.DataFrame
+    traffic: pd.DataFrame
+    exchanged: pd.DataFrame
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     classes: tuple[str, ...]
+    model: tuple[Mapping[str, Any], ...]
+    groups: tuple[int, ...] | None
     similarity: Mapping[str, FloatArray]
 
     @classmethod
@@ -74,9 +96,13 @@ class RunTables:
             partition=_table(folder / "partition.csv"),
             clustering=_table(folder / "clustering.csv", optional=True),
             assignments=_table(folder / "assignments.csv"),
-            config=_mapping(folder / "config.yaml"),
-            summary=_mapping(folder / "summary.json", optional=True),
-            classes=_classes(folder / "classes.json"),
+            traffic=_table(folder / "traffic.csv", optional=True),
+            exchanged=_table(folder / "exchanged.csv", optional=True),
+            config=read_mapping(folder / "config.yaml"),
+            summary=read_mapping(folder / "summary.json", optional=True),
+            classes=tuple(str(name) for name in _list(folder / "classes.json") or ()),
+            model=tuple(_list(folder / "model.json") or ()),
+            groups=_groups(folder / "groups.json"),
             similarity=_matrices(folder / "similarity.npz"),
         )
         _check_clients(tables)
@@ -159,7 +185,7 @@ def _table(path: Path, optional: bool = False) -> pd.DataFrame:
     return frame
 
 
-def _mapping(path: Path, optional: bool = False) -> Mapping[str, Any]:
+def read_mapping(path: Path, optional: bool = False) -> Mapping[str, Any]:
     """Read a YAML or JSON mapping (JSON is YAML)."""
     if not path.is_file():
         if not optional:
@@ -179,13 +205,17 @@ def _load(path: Path) -> Any:
         raise _broken(path, _one_line(error)) from error
 
 
-def _classes(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        return ()
-    content = _load(path)
-    if not isinstance(content, list):
-        raise _broken(path, f"expected a list of names, found {type(content).__name__}")
-    return tuple(str(name) for name in content)
+def _list(path: Path) -> list[Any] | None:
+    """Read a JSON list; None where the file is absent or holds null."""
+    content = _load(path) if path.is_file() else None
+    if content is not None and not isinstance(content, list):
+        raise _broken(path, f"expected a list, found {type(content).__name__}")
+    return content
+
+
+def _groups(path: Path) -> tuple[int, ...] | None:
+    content = _list(path)
+    return None if content is None else tuple(int(group) for group in content)
 
 
 def _matrices(path: Path) -> Mapping[str, FloatArray]:
@@ -212,6 +242,9 @@ def _check_clients(tables: RunTables) -> None:
     if len(labels) and labels.min() < 0:
         raise _broken(tables.folder / "partition.csv", f"label {labels.min()} is below 0")
     n = len(tables.order)
+    if tables.groups is not None and len(tables.groups) != n:
+        path = tables.folder / "groups.json"
+        raise _broken(path, f"has {len(tables.groups)} entries for {n} clients")
     if tables.similarity and sorted(tables.order) != list(range(n)):
         raise _broken(tables.folder / "assignments.csv", f"client ids must be 0..{n - 1}")
     for name, matrix in tables.similarity.items():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtsd.data.partition import Dirichlet, Iid, Pathological, draw_laws, repair
+from fedtsd.data.partition import Dirichlet, Iid, LabelGroups, Pathological, draw_laws, repair
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
 
@@ -34,6 +34,7 @@ partitions = st.one_of(
         st.sampled_from([None, 5, 30]),
         st.integers(1, 10),
     ),
+    st.builds(LabelGroups, st.just(12), st.just(5), st.sampled_from([None, 5]), st.integers(1, 10)),
 )
 
 
@@ -47,7 +48,7 @@ def test_a_partition_is_a_partition(partition, seed) -> None:
     assert min(map(len, parts)) >= 5
     if partition.samples_per_client is not None:
         assert {len(part) for part in parts} == {partition.samples_per_client}
-    elif not isinstance(partition, Pathological):
+    elif not isinstance(partition, Pathological | LabelGroups):
         assert len(together) == 1000  # nothing is lost
     again = partition.assign(LABELS, 10, rng(seed))
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
@@ -132,3 +133,14 @@ def test_ten_thousand_clients() -> None:
     labels = rng().integers(0, 10, 200_000)
     partition = dataclasses.replace(Dirichlet(10_000, 10, None, 0.1))
     assert min(map(len, partition.assign(labels, 10, rng()))) >= 10
+
+
+def test_planted_groups_have_classes_of_their_own() -> None:
+    partition = LabelGroups(8, 5, None, 3)
+    held = counts(partition.assign(LABELS, 10, rng())) > 0
+    assert partition.groups.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    for i in range(8):
+        for j in range(8):
+            assert (held[i] & held[j]).any() == (i % 3 == j % 3)
+    assert sorted(held[:3].sum(axis=1)) == [3, 3, 4]  # ten classes over three groups
+    assert Iid(7, 5, None).groups is None

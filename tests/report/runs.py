@@ -14,6 +14,14 @@ FASHION = [
 ]  # fmt: skip
 
 
+METHODS = {
+    "local": {"label": "Local only", "family": "alone"},
+    "fedavg": {"label": "FedAvg", "family": "global"},
+    "fedper": {"label": "FedPer", "family": "personalised"},
+    "fedtsdp": {"label": "FedTSDP", "family": "clustered"},
+}
+
+
 @dataclass
 class RunBuilder:
     """Writes a run folder; groups of clients hold different classes and are found at round 4, 5."""
@@ -51,7 +59,7 @@ class RunBuilder:
         if self.alpha is not None:
             partition |= {"_target_": "fedtsd.data.partition.Dirichlet", "alpha": self.alpha}
         config = {
-            "method": {"name": self.method},
+            "method": {"name": self.method, **METHODS.get(self.method, {})},
             "dataset": {"name": self.dataset},
             "partition": partition,
             "seed": self.seed,

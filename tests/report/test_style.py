@@ -77,7 +77,7 @@ def test_partition_in_words(
 ) -> None:
     config = {**tables["typical"].config, "partition": partition}
     run = replace(tables["typical"], config=config)
-    assert style.partition_label(run) == words
+    assert style.partition_label(run.config) == words
     assert style.run_title(run, 3.3) == ", ".join(filter(None, ["FedTSDP, Fashion-MNIST", words]))
 
 

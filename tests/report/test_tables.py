@@ -98,7 +98,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         ("config.yaml", b"a: [1\n", "expected"),
         ("config.yaml", b"- 1\n", "expected a mapping, found list"),
         ("summary.json", b"{", "Expecting"),
-        ("classes.json", b"{}", "expected a list of names, found dict"),
+        ("classes.json", b"{}", "expected a list, found dict"),
         ("similarity.npz", b"PK", "file"),
         ("similarity.npz", b"", "No data"),
     ],
