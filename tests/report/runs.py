@@ -1,7 +1,7 @@
 """Run folders as a run would leave them, small and made up."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,9 @@ class RunBuilder:
     unmeasured: int = 0
     alpha: float | None = 0.1
     seed: int = 0
+    lead: float = 0.0
+    personal: int = 1
+    changes: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +52,8 @@ class RunBuilder:
         self._clients_and_rounds(folder)
         self._clustering(folder)
         self._similarity(folder, counts)
+        self._traffic(folder)
+        self._end(folder)
         return folder
 
     def names(self) -> list[str]:
@@ -62,8 +67,11 @@ class RunBuilder:
             "method": {"name": self.method, **METHODS.get(self.method, {})},
             "dataset": {"name": self.dataset},
             "partition": partition,
+            "rounds": self.rounds,
             "seed": self.seed,
         }
+        for group, values in self.changes.items():
+            config[group] = {**config.get(group, {}), **values}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         (folder / "classes.json").write_text(json.dumps(self.names()))
 
@@ -92,6 +100,9 @@ class RunBuilder:
             return 1 + self.group // max(self.groups // 2, 1)
         return 3 + self.group
 
+    def personal_at(self, at: int) -> int:
+        return self.personal if at >= 4 else 0
+
     def _assignments(self, folder: Path) -> None:
         frames = [
             pd.DataFrame(
@@ -99,7 +110,7 @@ class RunBuilder:
                     "round": at,
                     "client": range(self.clients),
                     "cluster": self.cluster_at(at),
-                    "personal_layers": 1 if at >= 4 else 0,
+                    "personal_layers": self.personal_at(at),
                 }
             )
             for at in range(self.rounds + 1)
@@ -112,7 +123,7 @@ class RunBuilder:
         for at in range(1, self.rounds + 1):
             row = {"round": at, "num_clusters": len(set(self.cluster_at(at)))}
             if self.evaluate_every and at % self.evaluate_every == 0:
-                level = 0.9 - 0.7 * np.exp(-at / 6) + (0.05 if at > 4 else 0)
+                level = 0.9 - 0.7 * np.exp(-at / 6) + (0.05 if at > 4 else 0) + self.lead
                 score = np.clip(level + skill + self.rng.normal(0, 0.01, self.clients), 0, 1)
                 worst = np.sort(score)[: max(1, self.clients // 10)].mean()
                 row |= {
@@ -122,6 +133,8 @@ class RunBuilder:
                     "loss_mean": -np.log(level),
                 }
                 clients += self._client_rows(at, score)
+            row |= {"personal_layers_mean": self.personal_at(at), "seconds": 1.5}
+            row |= {name: self.clients * value for name, value in self.work(at).items()}
             rounds.append(row)
         columns = [
             "round", "accuracy_mean", "accuracy_std", "accuracy_worst10", "loss_mean",
@@ -138,7 +151,7 @@ class RunBuilder:
     def _client_rows(self, at: int, score: np.ndarray) -> list[tuple[object, ...]]:
         cluster = self.cluster_at(at)
         return [
-            (at, i, cluster[i], 0, stage, split, min(value, 1.0), 0.5, 30)
+            (at, i, cluster[i], self.personal_at(at), stage, split, min(value, 1.0), 0.5, 30)
             for i in range(self.clients)
             for stage, split, value in (
                 ("personalized", "test", score[i]),
@@ -179,8 +192,118 @@ class RunBuilder:
             np.fill_diagonal(outputs, 0)
             for i, j in self.rng.integers(self.clients, size=(self.unmeasured, 2)):
                 outputs[i, j] = outputs[j, i] = np.nan
-            matrices["outputs"] = outputs
+            matrices |= {"outputs": outputs, "outputs_before": outputs, "outputs_after": outputs}
         np.savez(folder / "similarity.npz", **matrices)
+
+    def layers(self) -> list[dict[str, object]]:
+        sizes = {"conv1": 156, "conv2": 2416, "fc1": 48120, "fc2": 10164, "fc3": 850}
+        return [
+            {"name": k, "tensors": [f"{k}.weight", f"{k}.bias"], "num_parameters": n}
+            for k, n in sizes.items()
+        ]
+
+    def shared(self, at: int) -> list[dict[str, object]]:
+        if self.method == "local":
+            return []
+        return self.layers()[: 5 - (0 if self.method == "fedavg" else self.personal_at(at - 1))]
+
+    def work(self, at: int) -> dict[str, int]:
+        """Bytes and samples of one client in one round."""
+        parameters = sum(int(str(layer["num_parameters"])) for layer in self.shared(at))
+        outputs = 4 * 200 * self.classes if self.outputs else 0
+        index = 4 * 200 if self.outputs else 0
+        return {
+            "bytes_up": 4 * parameters + outputs,
+            "bytes_down": 4 * parameters + index,
+            "samples": 600,
+        }
+
+    def _traffic(self, folder: Path) -> None:
+        rows, items = [], []
+        for at in range(1, self.rounds + 1):
+            for i in range(self.clients):
+                rows.append({"round": at, "client": i, **self.work(at), "seconds": 0.1 + 0.01 * i})
+            for direction in ("up", "down"):
+                for layer in self.shared(at):
+                    size = 4 * int(str(layer["num_parameters"])) * self.clients
+                    for name, share in (("weight", 0.99), ("bias", 0.01)):
+                        item = f"{layer['name']}.{name}"
+                        items.append((at, direction, item, self.clients, int(size * share)))
+                if self.outputs:
+                    item = (
+                        "outputs on public samples"
+                        if direction == "up"
+                        else "numbers of public samples"
+                    )
+                    size = 4 * 200 * (self.classes if direction == "up" else 1) * self.clients
+                    items.append((at, direction, item, self.clients, size))
+        columns = ["round", "client", "bytes_up", "bytes_down", "samples", "seconds"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "traffic.csv", index=False)
+        columns = ["round", "direction", "item", "num_clients", "num_bytes"]
+        pd.DataFrame(items, columns=columns).to_csv(folder / "exchanged.csv", index=False)
+
+    def _end(self, folder: Path) -> None:
+        write_json(folder / "model.json", self.layers())
+        write_json(folder / "groups.json", self.group.tolist() if self.groups > 1 else None)
+        now = "2026-01-31T09:00:00+00:00"
+        write_json(folder / "status.json", {"state": "done", "started": now, "updated": now})
+        write_json(
+            folder / "environment.json", {"fedtsd": "0.1.0", "python": "3.11", "packages": {}}
+        )
+        rounds = pd.read_csv(folder / "rounds.csv")
+        clients = pd.read_csv(folder / "clients.csv")
+        if clients.empty:
+            return
+        last = int(clients["round"].max())
+        row = rounds.set_index("round").loc[last]
+        facts = {"round": last} | {
+            name: float(row[name]) for name in ("accuracy_mean", "accuracy_std", "accuracy_worst10")
+        }
+        cluster = self.cluster_at(self.rounds)
+        write_json(
+            folder / "summary.json",
+            {
+                "method": self.method,
+                "dataset": self.dataset,
+                "seed": self.seed,
+                "stage": "personalized",
+                "last": facts,
+                "best_by_validation": facts,
+                "clusters": [np.flatnonzero(cluster == k).tolist() for k in np.unique(cluster)],
+                "layers": [layer["name"] for layer in self.layers()],
+                "personal_layers": [self.personal_at(self.rounds)] * self.clients,
+                **{name: int(rounds[name].sum()) for name in ("bytes_up", "bytes_down", "samples")},
+                "seconds": float(rounds["seconds"].sum()),
+            },
+        )
+
+
+def write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def write_sweep(
+    folder: Path,
+    methods: tuple[str, ...] = ("local", "fedavg", "fedtsdp"),
+    alphas: tuple[float, ...] = (1.0, 0.1),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    **options: object,
+) -> Path:
+    """A sweep of made-up runs; fedtsdp leads, the more so the smaller alpha is."""
+    leads = {"local": 0.0, "fedavg": -0.05, "fedper": 0.01, "fedtsdp": 0.03}
+    for method in methods:
+        for alpha in alphas:
+            for seed in seeds:
+                lead = leads.get(method, 0.0) * (1 - np.log10(alpha))
+                name = f"{method}-{alpha}-{seed}"
+                clustered = method == "fedtsdp"
+                settings = {
+                    "method": method, "alpha": alpha, "seed": seed, "lead": lead, "rounds": 8,
+                    "groups": 4 if clustered else 1, "tests": clustered, "outputs": clustered,
+                    "personal": 5 if method == "local" else int(clustered),
+                } | options  # fmt: skip
+                RunBuilder(**settings).write(folder / name)
+    return folder
 
 
 def divergence(laws: np.ndarray) -> np.ndarray:

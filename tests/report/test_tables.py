@@ -60,12 +60,14 @@ def test_dotted_options(tables: dict[str, RunTables]) -> None:
 
 def test_optional_files_may_be_absent(copy: Copy) -> None:
     folder = copy("typical")
-    for name in ("clustering.csv", "similarity.npz", "classes.json"):
+    optional = ("clustering.csv", "traffic.csv", "exchanged.csv", "similarity.npz", "classes.json")
+    for name in (*optional, "summary.json", "model.json", "groups.json"):
         (folder / name).unlink()
     run = RunTables.read(folder)
     assert run.clustering.empty
     assert not run.similarity
     assert run.summary == {}
+    assert (len(run.traffic), len(run.exchanged), run.model, run.groups) == (0, 0, (), None)
 
 
 @pytest.mark.parametrize(

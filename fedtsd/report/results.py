@@ -1,0 +1,380 @@
+"""Many runs side by side: what each one is (method, setting, seed) and its numbers.
+
+A *setting* is what methods compete in: data set, partition, model, cohort, rounds. A *method* is
+everything else that differs between runs, so ablations of one method count as methods of their own.
+A *hole* is a run that was planned or begun and has no result.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedtsd.errors import RunFolderError
+from fedtsd.metrics import accuracy_at, label_skew
+from fedtsd.report.style import dataset_label, method_label, partition_label
+from fedtsd.report.tables import RunTables, read_mapping
+
+RULES = {
+    "last": "last round",
+    "best_by_validation": "best round by validation",
+}
+FAMILIES = ("alone", "global", "personalised", "clustered")
+
+# First words of the config keys that make a setting; of the rest, those in IDLE make no difference.
+SETTING = ("dataset", "partition", "split", "model", "cohort", "rounds", "data")
+IDLE = ("resume", "checkpoint_every", "eval_every", "device", "engine", "tracker", "seed")
+IDLE_KEYS = ("data.root", "dataset.source", "evaluation.local_run", "method.label", "method.family")
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished run. `method` and `setting` are unique names, `label` is for people."""
+
+    folder: Path
+    config: Facts
+    summary: Facts
+    method: str
+    label: str
+    family: str
+    setting: str
+    seed: int
+
+    @cached_property
+    def tables(self) -> RunTables:
+        """All tables of the run, read when first asked for."""
+        return RunTables.read(self.folder)
+
+    @property
+    def alpha(self) -> float:
+        """Dirichlet's alpha; infinite for IID data, NaN where the partition has none."""
+        partition = self.config.get("partition") or {}
+        if str(partition.get("_target_", "")).endswith(".Iid"):
+            return float("inf")
+        alpha = partition.get("alpha")
+        return float(alpha) if isinstance(alpha, int | float) else float("nan")
+
+    @cached_property
+    def skew(self) -> float:
+        """Measured skew: mean JS divergence of the clients' label laws to the pooled law, 0..1."""
+        known = self.summary.get("label_skew")
+        return float(known) if known is not None else label_skew(self.tables.train_counts)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A run without a result: where, which, its state (missing, failed, running, ...) and why."""
+
+    folder: Path
+    state: str
+    overrides: tuple[str, ...]
+    error: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The finished runs of some folders, ordered by family, method, severity and seed."""
+
+    runs: tuple[Run, ...]
+    holes: tuple[Hole, ...]
+    rule: str
+
+    @classmethod
+    def read(cls, folders: Iterable[Path], rule: str = "last") -> "Results":
+        """Read runs and sweeps; a run that two folders hold counts once, the newer one.
+
+        Raises RunFolderError if a folder is absent, holds no run, or a file in it is broken.
+        """
+        if rule not in RULES:
+            raise RunFolderError(f"rule: must be one of {', '.join(RULES)}, got {rule!r}")
+        found: dict[Path, tuple[Facts, Facts, Facts]] = {}
+        holes: dict[Path, Hole] = {}
+        for folder in map(Path, folders):
+            if not folder.is_dir():
+                raise RunFolderError(f"{folder}: no such folder")
+            for planned in _planned(folder):
+                holes[planned.folder] = planned
+            for place in _run_folders(folder):
+                status = read_mapping(place / "status.json", optional=True)
+                summary = read_mapping(place / "summary.json", optional=True)
+                if status.get("state") == "done" and summary:
+                    found[place] = (read_mapping(place / "config.yaml"), summary, status)
+                    holes.pop(place, None)
+                else:
+                    holes[place] = _begun(place, status, holes.get(place))
+        if not found and not holes:
+            raise RunFolderError(f"{', '.join(map(str, folders))}: no run here")
+        runs = _name_runs(found)
+        return cls(runs, tuple(holes[place] for place in sorted(holes)), rule)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per run, by the rule of this report; accuracies in 0..1.
+
+        Columns: method, label, family, setting, alpha, skew, seed, round, accuracy, std, worst10,
+        bytes_up, bytes_down, samples, seconds, num_clusters, personal_layers, num_layers, folder.
+        """
+        return pd.DataFrame([self._row(run) for run in self.runs], columns=COLUMNS)
+
+    @cached_property
+    def clients(self) -> pd.DataFrame:
+        """One row per run and client, at the round of the rule.
+
+        Columns: method, label, family, setting, seed, client, accuracy, cluster, personal_layers,
+        num_train.
+        """
+        parts = [self._client_rows(run) for run in self.runs]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["method"])
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """rounds.csv of every run, with method, label, family, setting and seed in front."""
+        parts = [_identified(run, run.tables.rounds) for run in self.runs]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["method"])
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods in the order of every table and figure."""
+        return list(dict.fromkeys(run.method for run in self.runs))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Method -> the name that people read."""
+        return {run.method: run.label for run in self.runs}
+
+    @property
+    def families(self) -> dict[str, str]:
+        """Method -> alone, global, personalised or clustered."""
+        return {run.method: run.family for run in self.runs}
+
+    @cached_property
+    def settings(self) -> list[str]:
+        """Settings, the least skewed first."""
+        if self.table.empty:
+            return []
+        keys = self.table.assign(alpha=-self.table["alpha"].fillna(0.0))
+        order = keys.groupby("setting")[["skew", "alpha"]].mean().round(6)
+        return [str(name) for name in order.sort_values(["skew", "alpha"]).index]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed of any run, ascending."""
+        return sorted({run.seed for run in self.runs})
+
+    def find(
+        self, method: str | None = None, setting: str | None = None, seed: int | None = None
+    ) -> list[Run]:
+        """Return the runs that fit what is given."""
+        return [
+            run
+            for run in self.runs
+            if method in (None, run.method)
+            and setting in (None, run.setting)
+            and seed in (None, run.seed)
+        ]
+
+    def only(self, settings: Iterable[str]) -> "Results":
+        """Return the results of some settings alone."""
+        kept = set(settings)
+        return Results(tuple(r for r in self.runs if r.setting in kept), self.holes, self.rule)
+
+    def accuracy_rows(self, run: Run) -> Facts:
+        """Return the accuracies of a run by the rule of this report.
+
+        Raises RunFolderError if the rule asks for validation data and the run has none.
+        """
+        facts = run.summary.get(self.rule)
+        if not isinstance(facts, Mapping):
+            raise RunFolderError(f"{run.folder}: has no result by the rule {RULES[self.rule]}")
+        return facts
+
+    def _row(self, run: Run) -> dict[str, Any]:
+        facts = self.accuracy_rows(run)
+        return {
+            **_identity(run),
+            "alpha": run.alpha,
+            "skew": run.skew,
+            "round": facts["round"],
+            "accuracy": facts["accuracy_mean"],
+            "std": facts["accuracy_std"],
+            "worst10": facts["accuracy_worst10"],
+            **{key: run.summary.get(key) for key in TOTALS},
+            "num_clusters": len(run.summary.get("clusters") or []),
+            "personal_layers": float(np.mean(run.summary.get("personal_layers") or [0])),
+            "num_layers": len(run.summary.get("layers") or []),
+            "folder": str(run.folder),
+        }
+
+    def _client_rows(self, run: Run) -> pd.DataFrame:
+        at = int(self.accuracy_rows(run)["round"])
+        rows = run.tables.clients
+        stage = str(run.summary.get("stage", rows["stage"].iloc[-1]))
+        frame = accuracy_at(rows, stage, at).to_frame()
+        where = run.tables.assignments.query("round == @at").set_index("client")
+        frame["cluster"] = where["cluster"]
+        frame["personal_layers"] = where.get("personal_layers", 0)
+        sizes = run.tables.partition.query("split == 'train'").groupby("client")["count"].sum()
+        frame["num_train"] = sizes
+        return _identified(run, frame.reset_index())
+
+
+IDENTITY = ("method", "label", "family", "setting", "seed")
+TOTALS = ("bytes_up", "bytes_down", "samples", "seconds")
+COLUMNS = [
+    *IDENTITY, "alpha", "skew", "round", "accuracy", "std", "worst10", *TOTALS, "num_clusters",
+    "personal_layers", "num_layers", "folder",
+]  # fmt: skip
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    return {name: getattr(run, name) for name in IDENTITY}
+
+
+def _identified(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
+    known = _identity(run)
+    return frame.assign(**known)[[*known, *(c for c in frame.columns if c not in known)]]
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """Yield the run folders in `folder`, or itself; what lies inside a run is not searched."""
+    if (folder / "config.yaml").is_file():
+        yield folder
+        return
+    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        yield from _run_folders(place)
+
+
+def _planned(folder: Path) -> Iterator[Hole]:
+    """Yield every cell that the sweep in `folder` planned, as if nothing had been run."""
+    path = folder / "sweep.json"
+    if not path.is_file():
+        return
+    for cell in read_mapping(path).get("cells", []):
+        yield Hole(folder / cell["folder"], "missing", tuple(cell["overrides"]), None)
+
+
+def _begun(place: Path, status: Facts, planned: Hole | None) -> Hole:
+    overrides = planned.overrides if planned else ()
+    return Hole(place, str(status.get("state", "missing")), overrides, status.get("error"))
+
+
+def _flat(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield dotted keys and values; a list is one value."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, json.dumps(node)
+
+
+def _name_runs(found: Mapping[Path, tuple[Facts, Facts, Facts]]) -> tuple[Run, ...]:
+    """Name methods and settings by what differs among the runs, drop doubles, bring in order."""
+    flat = {place: dict(_flat(config)) for place, (config, _, _) in found.items()}
+    settings = _setting_names(found, flat)
+    variants = _variant_names(found, flat)
+    newest: dict[tuple[str, str, int], tuple[str, Run]] = {}
+    for place, (config, summary, status) in found.items():
+        method = config.get("method") or {}
+        name, extra = str(method.get("name", "")), variants[place]
+        run = Run(
+            folder=place,
+            config=config,
+            summary=summary,
+            method=" ".join([name, *extra]),
+            label=", ".join([method_label(config), *extra]),
+            family=str(method.get("family", "global")),
+            setting=settings[place],
+            seed=int(config.get("seed", 0)),
+        )
+        key = (run.method, run.setting, run.seed)
+        updated = str(status.get("updated", ""))
+        if key not in newest or updated >= newest[key][0]:
+            newest[key] = (updated, run)
+    runs = [run for _, run in newest.values()]
+    return tuple(sorted(runs, key=_order))
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    family = FAMILIES.index(run.family) if run.family in FAMILIES else len(FAMILIES)
+    return family, run.method, run.skew, run.setting, run.seed
+
+
+# What the words of `dataset_label` and `partition_label` say already.
+SAID = ("dataset.name", "partition.alpha", "partition.classes_per_client", "partition.num_groups")
+
+
+def _setting_names(
+    found: Mapping[Path, tuple[Facts, Facts, Facts]], flat: Mapping[Path, Mapping[str, str]]
+) -> dict[Path, str]:
+    """Name each run's setting: its partition, its data set if there are several, then details."""
+    several = len({dataset_label(config) for config, _, _ in found.values()}) > 1
+    base = {}
+    for place, (config, _, _) in found.items():
+        words = [partition_label(config)]
+        if several or not words[0]:
+            words.insert(0, dataset_label(config))
+        base[place] = ", ".join(word for word in words if word) or "setting"
+    details = _details(base, flat, setting=True)
+    return {place: ", ".join([base[place], *details[place]]) for place in found}
+
+
+def _variant_names(
+    found: Mapping[Path, tuple[Facts, Facts, Facts]], flat: Mapping[Path, Mapping[str, str]]
+) -> dict[Path, list[str]]:
+    """Tell runs of one method apart by the keys of policies that differ among them."""
+    names = {
+        place: str((config.get("method") or {}).get("name"))
+        for place, (config, _, _) in found.items()
+    }
+    return _details(names, flat, setting=False)
+
+
+def _details(
+    names: Mapping[Path, str], flat: Mapping[Path, Mapping[str, str]], setting: bool
+) -> dict[Path, list[str]]:
+    """Return `key=value` words that tell runs of one name apart."""
+    alike: dict[str, list[Path]] = {}
+    for place, name in names.items():
+        alike.setdefault(name, []).append(place)
+    words: dict[Path, list[str]] = {}
+    for places in alike.values():
+        keys = _differing([flat[place] for place in places], setting)
+        for place in places:
+            words[place] = [_worded(flat[place], key) for key in keys if key in flat[place]]
+    return words
+
+
+def _differing(flats: list[Mapping[str, str]], setting: bool) -> list[str]:
+    """Return the keys that have more than one value: those of settings, or those of methods."""
+    keys = [
+        key
+        for key in sorted({key for flat in flats for key in flat})
+        if key.split(".")[0] not in IDLE
+        and key not in (SAID if setting else ())
+        and key not in IDLE_KEYS
+        and (key.split(".")[0] in SETTING) == setting
+        and len({flat.get(key) for flat in flats}) > 1
+    ]
+    # Another policy has other keys: its name says enough. Phases repeat epochs and proximal.
+    kinds = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
+    told = [key for key in keys if key.endswith("._target_") or not _inside(key, kinds)]
+    repeated = {"training.epochs", "training.proximal"} & set(told)
+    return [key for key in told if not (repeated and key == "training.phases")]
+
+
+def _inside(key: str, groups: Iterable[str]) -> bool:
+    return any(key.startswith(f"{group}.") for group in groups)
+
+
+def _worded(flat: Mapping[str, str], key: str) -> str:
+    value = flat[key].strip('"')
+    if key.endswith("._target_"):
+        return f"{key.split('.')[-2]}={value.rpartition('.')[2]}"
+    return f"{key.rpartition('.')[2]}={value}"
