@@ -230,12 +230,9 @@ class RunBuilder:
                         item = f"{layer['name']}.{name}"
                         items.append((at, direction, item, self.clients, int(size * share)))
                 if self.outputs:
-                    item = (
-                        "outputs on public samples"
-                        if direction == "up"
-                        else "numbers of public samples"
-                    )
-                    size = 4 * 200 * (self.classes if direction == "up" else 1) * self.clients
+                    up = direction == "up"
+                    item = f"{'outputs on' if up else 'numbers of'} public samples"
+                    size = 4 * 200 * (self.classes if up else 1) * self.clients
                     items.append((at, direction, item, self.clients, size))
         columns = ["round", "client", "bytes_up", "bytes_down", "samples", "seconds"]
         pd.DataFrame(rows, columns=columns).to_csv(folder / "traffic.csv", index=False)
@@ -247,9 +244,8 @@ class RunBuilder:
         write_json(folder / "groups.json", self.group.tolist() if self.groups > 1 else None)
         now = "2026-01-31T09:00:00+00:00"
         write_json(folder / "status.json", {"state": "done", "started": now, "updated": now})
-        write_json(
-            folder / "environment.json", {"fedtsd": "0.1.0", "python": "3.11", "packages": {}}
-        )
+        versions = {"fedtsd": "0.1.0", "python": "3.11.7", "packages": {"torch": "2.15.0"}}
+        write_json(folder / "environment.json", {**versions, "command": ["fedtsd", "train"]})
         rounds = pd.read_csv(folder / "rounds.csv")
         clients = pd.read_csv(folder / "clients.csv")
         if clients.empty:

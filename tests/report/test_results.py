@@ -49,10 +49,8 @@ def test_a_single_run_is_a_result(sweep: Path) -> None:
 
 def test_iid_counts_as_infinite_alpha_and_other_partitions_have_none(tmp_path: Path) -> None:
     RunBuilder(alpha=None, rounds=2).write(tmp_path / "iid")
-    other = {
-        "partition": {"_target_": "fedtsd.data.partition.Pathological", "classes_per_client": 2}
-    }
-    RunBuilder(alpha=None, rounds=2, changes=other).write(tmp_path / "other")
+    two = {"_target_": "fedtsd.data.partition.Pathological", "classes_per_client": 2}
+    RunBuilder(alpha=None, rounds=2, changes={"partition": two}).write(tmp_path / "other")
     runs = {run.setting: run for run in Results.read([tmp_path]).runs}
     assert runs["IID"].alpha == math.inf
     assert math.isnan(runs["2 classes per client"].alpha)
