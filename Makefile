@@ -40,8 +40,8 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-figures: $(READY) ## Compare methods on digits over the severities, with all figures
-	$(BIN)/python scripts/compare_methods.py
+figures: $(READY) ## Draw the paper's figures, quick profile (PROFILE=full for all), running what is missing
+	$(BIN)/fedtsd figures profile=$(or $(PROFILE),quick)
 
 bench: $(READY) ## Time one round of each method on digits
 	$(BIN)/python scripts/bench_rounds.py

@@ -1,27 +1,29 @@
-"""The command line: `fedtsd train | figures | data | methods`.
+"""The command line: `fedtsd train | report | figures | search | methods | data`.
 
 Heavy imports stay inside the commands, so that help comes at once.
 """
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fedtsd import __version__
 from fedtsd.catalogue import describe_methods, describe_train
-from fedtsd.errors import InputError
+from fedtsd.errors import InputError, Terminated
 
 HELP = """\
 fedtsd: experiments in clustered, personalised federated learning
 
   fedtsd train [OVERRIDES]       run an experiment; `fedtsd train --help` shows what can be set
-  fedtsd train -m [OVERRIDES]    sweep: values separated by commas make one run each
+  fedtsd train -m [OVERRIDES]    sweep: values separated by commas make one run each; the same
+                                 command again runs what is missing
   fedtsd train resume=FOLDER     continue a run that was stopped
-  fedtsd figures FOLDER...       draw the figures of finished runs again, from their tables
+  fedtsd report FOLDER...        tables, statistics, figures and a page about runs and sweeps
+  fedtsd figures [profile=full]  draw the paper's figures, running what is missing for them
+  fedtsd figures FOLDER...       draw the figures of runs and sweeps again, from their tables
+  fedtsd search OVERRIDES        search for the best values by validation accuracy
   fedtsd methods                 list the methods
   fedtsd data                    list the data sets; `fedtsd data get NAME` fetches one
   fedtsd --version
@@ -30,16 +32,14 @@ Complete overrides in your shell: eval "$(fedtsd train -sc install=bash)"
 """
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run like Ctrl-C, with another exit code."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 failed, 2 wrong input."""
     args = sys.argv[1:] if argv is None else argv
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "report": _report,
         "figures": _figures,
+        "search": _search,
         "methods": _methods,
         "data": _data,
     }
@@ -71,24 +71,41 @@ def _train(args: list[str]) -> int:
         return 0
     from fedtsd import launch
 
-    signal.signal(signal.SIGTERM, _terminate)
+    launch.SIGNALS.listen()
     resume = [arg.partition("=")[2] for arg in args if arg.startswith("resume=")]
     if resume and resume[-1] not in ("", "null"):
         others = [arg for arg in args if not arg.startswith("resume=")]
         return launch.resume(Path(resume[-1]), others)
+    if {"-m", "--multirun"} & set(args) and not any(_is_flag(arg) for arg in args):
+        from fedtsd.sweep import sweep
+
+        return sweep(args)
     return launch.train(args)
 
 
-def _figures(args: list[str]) -> int:
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: fedtsd figures FOLDER...")
-        return 0 if args else 2
-    from fedtsd.report.figures import draw
+def _is_flag(arg: str) -> bool:
+    """Return whether this is one of Hydra's own flags, such as --cfg."""
+    return arg.startswith("-") and arg not in ("-m", "--multirun")
 
-    for folder in args:
-        for path in draw(Path(folder)):
-            print(path)
-    return 0
+
+def _report(args: list[str]) -> int:
+    from fedtsd.report.command import report_command
+
+    return report_command(args)
+
+
+def _figures(args: list[str]) -> int:
+    from fedtsd.report.paper import figures_command
+
+    return figures_command(args)
+
+
+def _search(args: list[str]) -> int:
+    from fedtsd.launch import SIGNALS
+    from fedtsd.search import search_command
+
+    SIGNALS.listen()
+    return search_command(args)
 
 
 def _methods(args: list[str]) -> int:
@@ -123,10 +140,6 @@ def _refuse(command: str, commands: dict[str, Any]) -> int:
     hint = f"did you mean {near[0]}?" if near else f"legal: {', '.join(commands)}"
     print(f"fedtsd: command {command!r} is unknown; {hint}", file=sys.stderr)
     return 2
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 if __name__ == "__main__":

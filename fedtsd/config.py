@@ -14,6 +14,7 @@ from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
 from fedtsd.schema import convert
 from fedtsd.similarity import Similarity
+from fedtsd.trackers.tracker import Tracker
 from fedtsd.training import Training
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -85,6 +86,7 @@ class Config:
     personalization: Personalization
     aggregation: Aggregation
     engine: EngineSpec
+    tracker: Tracker
     similarity: Similarity
     training: Training
     evaluation: Evaluation
@@ -105,6 +107,7 @@ class Config:
             raise ValueError(f"seed: must be at least 0, got {self.seed}")
         if self.device not in DEVICES:
             raise ValueError(f"device: must be one of {', '.join(DEVICES)}, got {self.device!r}")
+        self.tracker.check()
         self._check_together()
 
     def _check_together(self) -> None:

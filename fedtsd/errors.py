@@ -8,9 +8,15 @@ FedtsdError
 └── ProtocolError          a reply that the channel refuses
     └── PrivacyError       a reply that holds something which must stay on the client
 
+Terminated (KeyboardInterrupt)   SIGTERM: ends a run like Ctrl-C, with another exit code
+
 An `InputError` names the field or file, the value and what is legal, and is raised before work
 starts. Anything else is a defect of ours and keeps its traceback.
 """
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run like Ctrl-C, with another exit code."""
 
 
 class FedtsdError(Exception):

@@ -184,16 +184,20 @@ def build(config: Config, federation: Federation) -> Experiment:
 
 def load_federation(config: Config) -> Federation:
     """Load the data set and deal it to the clients."""
-    root = Path(config.data.root) if config.data.root else default_root()
-    arrays = _arrays(config.dataset, root)
+    arrays = load_arrays(config)
     return build_federation(
         arrays, config.dataset.public_size, config.partition, config.split, config.seed
     )
 
 
+def load_arrays(config: Config) -> Arrays:
+    """Load a run's data set, once per process: the cells of a sweep share it."""
+    root = Path(config.data.root) if config.data.root else default_root()
+    return _load_arrays(config.dataset, root)
+
+
 @lru_cache(maxsize=2)
-def _arrays(dataset: Dataset, root: Path) -> Arrays:
-    """Load a data set once per process: the cells of a sweep share it."""
+def _load_arrays(dataset: Dataset, root: Path) -> Arrays:
     return dataset.load(root)
 
 

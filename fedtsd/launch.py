@@ -1,60 +1,83 @@
-"""From overrides to runs: Hydra composes and sweeps, this module checks, starts and ends runs."""
+"""Starting and ending runs: one run through Hydra, a run that goes on, a cell of a sweep."""
 
 import logging
 import os
-import re
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
-import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedtsd.catalogue import GROUPS, conf_dir, options
+from fedtsd.catalogue import conf_dir
+from fedtsd.compose import check, composed, explain, key_of, resolve
 from fedtsd.config import Config, parse
-from fedtsd.errors import ConfigError, InputError
-from fedtsd.experiment import execute, load_federation
+from fedtsd.errors import ConfigError, FedtsdError, InputError, Terminated
+from fedtsd.experiment import Observer, execute, load_federation
 from fedtsd.progress import Progress
 from fedtsd.report.figures import draw
 from fedtsd.run_folder import RunFolder
-from fedtsd.schema import unknown
-from fedtsd.summary import check_local_run
 
 log = logging.getLogger("fedtsd")
 
 
+class CellFailed(FedtsdError):  # noqa: N818  what became of it, not the error itself
+    """A run that a sweep or a search asked for has failed; its folder holds the traceback."""
+
+
+class Signals:
+    """An observer that ends the run between two rounds if a signal's exception got lost.
+
+    Python drops an exception that a signal handler raises inside a callback of its own, for
+    example while a module is being imported.
+    """
+
+    def __init__(self) -> None:
+        self._pending: KeyboardInterrupt | None = None
+
+    def listen(self) -> None:
+        """Let SIGTERM end the run like Ctrl-C, and remember both."""
+        signal.signal(signal.SIGTERM, self._handle)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def start(self, done: int) -> None:
+        """Stop at once if the signal came while the run was set up."""
+        self.round({})
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """Raise what is pending."""
+        if self._pending is not None:
+            raise self._pending
+
+    def stop(self) -> None:
+        """Nothing is left to do."""
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._pending = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        raise self._pending
+
+
+SIGNALS = Signals()
+
+
 def train(args: list[str]) -> int:
     """Run `fedtsd train` with these arguments through Hydra; return the exit code."""
-    if not any(arg.startswith("-") and arg not in ("-m", "--multirun") for arg in args):
-        for overrides in cells([arg for arg in args if not arg.startswith("-")]):
-            check(composed(overrides))
-    failures: list[str] = []
-
-    def task(cfg: DictConfig) -> None:
-        if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:
-            try:
-                _run(cfg)
-            except Exception as error:  # one failed cell must not end the others
-                failures.append(f"{HydraConfig.get().runtime.output_dir}: {error}")
-                _say(f"failed: {failures[-1]}")
-        else:
-            _run(cfg)
-
+    if not any(arg.startswith("-") for arg in args):
+        check(composed(args))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printing
     sys.argv = ["fedtsd", *args]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_run)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
-    return 1 if failures else 0
+    return 0
 
 
 def resume(path: Path, others: list[str]) -> int:
@@ -62,77 +85,54 @@ def resume(path: Path, others: list[str]) -> int:
     if others:
         raise ConfigError(f"resume: takes no other overrides, got {' '.join(others)}")
     folder = RunFolder.reopen(path)
-    config = parse(yaml.safe_load((path / "config.yaml").read_text()))
+    config = parse(folder.config())
     federation = load_federation(config)
-    folder.set_status("running", resumed=True)
-    _carry_out(config, federation, folder)
+    _attend(config, federation, folder)
     return 0
 
 
-def cells(overrides: list[str]) -> Iterable[list[str]]:
-    """Return the overrides of every run: one list, or one for each cell of a sweep."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+def run_cell(overrides: list[str], root: Path) -> Path:
+    """Make sure that the run of these overrides is done, in a folder under `root`; return it.
 
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise explain(error) from error
-    if not any(override.is_sweep_override() for override in parsed):
-        return [overrides]
-    (found,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return found
-
-
-def composed(overrides: list[str]) -> DictConfig:
-    """Compose a config. Raises ConfigError with one line for a wrong group, key or value."""
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("train", overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error) from error
+    The folder is named by the config's key (see `cell_name`): a finished run is not run again, one
+    that stopped goes on from its checkpoint. Raises ConfigError for wrong overrides, CellFailed
+    if the run fails, RunFolderError if another process is running it.
+    """
+    cfg = composed(overrides)
+    check(cfg)
+    path = root / cell_name(resolve(cfg))
+    carry_out_cell(cfg, path)
+    return path
 
 
-def check(cfg: DictConfig) -> Config:
-    """Return the typed config, after all checks that need no data."""
-    try:
-        resolved = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise explain(error) from error
-    config = parse(resolved)
-    if config.evaluation.local_run is not None and isinstance(resolved, dict):
-        check_local_run(Path(config.evaluation.local_run), {str(k): v for k, v in resolved.items()})
-    return config
+def cell_name(resolved: Mapping[str, Any]) -> str:
+    """Return the folder name of a config's run: method, data set, seed and the config's key."""
+    method, dataset = resolved["method"]["name"], resolved["dataset"]["name"]
+    return f"{method}-{dataset}-seed{resolved['seed']}-{key_of(resolved)}"
 
 
-def explain(error: Exception) -> ConfigError:
-    """Turn an error of Hydra or OmegaConf into one line, with the nearest legal name if any."""
-    text = str(error)
-    if isinstance(error, MissingConfigException) and (
-        found := re.search(r"Could not find '(\w+)/([^']+)'", text)
-    ):
-        group, option = found.groups()
-        return ConfigError(unknown(option, options(group), f"{group}:"))
-    if found := re.search(r"Could not override '([^']+)'", text):
-        key = found[1].split("@")[0]
-        return ConfigError(unknown(key, legal_keys(), "key"))
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return ConfigError(first)
+def carry_out_cell(cfg: DictConfig, path: Path) -> None:
+    """Run or continue one cell without output; a finished one is left alone.
 
-
-def legal_keys() -> set[str]:
-    """Return all group names and, flattened, the keys of the default config."""
-    found = set(GROUPS)
-
-    def walk(node: Any, path: str) -> None:
-        for key, value in node.items():
-            if key != "_target_":
-                found.add(f"{path}{key}")
-            if isinstance(value, dict):
-                walk(value, f"{path}{key}.")
-
-    walk(OmegaConf.to_container(composed([]), resolve=False), "")
-    return found
+    Raises CellFailed with one line, by then status.json has the traceback; RunFolderError if
+    another process is running it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    with folder.lock():
+        if folder.status().get("state") == "done":
+            return
+        if (path / "config.yaml").is_file():
+            folder.set_status("running", error=None, traceback=None)
+        else:
+            folder = RunFolder.create(path, OmegaConf.to_yaml(cfg, resolve=True))
+        try:
+            config = check(cfg)
+            _carry_out(config, load_federation(config), folder)
+        except Exception as error:
+            if folder.status().get("state") != "failed":  # it did not get to its first round
+                folder.set_failed(error)
+            raise CellFailed(f"{path}: {_one_line(error)}") from error
 
 
 def _run(cfg: DictConfig) -> None:
@@ -146,30 +146,48 @@ def _run(cfg: DictConfig) -> None:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
         raise
-    _carry_out(config, federation, folder)
+    _attend(config, federation, folder)
 
 
-def _carry_out(config: Config, federation: Any, folder: RunFolder) -> None:
+def _attend(config: Config, federation: Any, folder: RunFolder) -> None:
+    """Carry out a run that somebody watches, draw it, and say where it is or how to go on."""
+    try:
+        with folder.lock():
+            folder.set_status("running")
+            _carry_out(config, federation, folder, [Progress(config)])
+            draw(folder.path)
+    except KeyboardInterrupt:
+        _say(f"stopped; continue with: fedtsd train resume={folder.path}")
+        raise
+    except InputError:
+        raise
+    except Exception:
+        _say(f"failed; the traceback is in {folder.path}/status.json")
+        raise
+    sys.stdout.write(f"{shown(folder.path)}\n")
+    sys.stdout.flush()
+
+
+def _carry_out(
+    config: Config, federation: Any, folder: RunFolder, observers: Sequence[Observer] = ()
+) -> None:
+    """Execute a run; status.json and run.log tell how it went."""
     handler = _log_to(folder.path / "run.log")
     try:
-        execute(config, federation, folder, [Progress(config)])
-        draw(folder.path)
+        tracker = config.tracker.open(folder.config(), folder.path)
+        execute(config, federation, folder, [SIGNALS, tracker, *observers])
     except KeyboardInterrupt:
         folder.set_status("interrupted")
-        _say(f"stopped; continue with: fedtsd train resume={folder.path}")
         raise
     except Exception as error:
         folder.set_failed(error)
         log.exception("the run failed")
-        _say(f"failed; the traceback is in {folder.path}/status.json")
         raise
     else:
         folder.set_status("done")
     finally:
         logging.getLogger("fedtsd").removeHandler(handler)
         handler.close()
-    sys.stdout.write(f"{_shown(folder.path)}\n")
-    sys.stdout.flush()
 
 
 def _log_to(path: Path) -> logging.Handler:
@@ -182,10 +200,15 @@ def _log_to(path: Path) -> logging.Handler:
     return handler
 
 
-def _shown(path: Path) -> Path:
+def shown(path: Path) -> Path:
     """Return the path as a person would type it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
+
+
+def _one_line(error: Exception) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 
 def _say(line: str) -> None:

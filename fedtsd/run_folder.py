@@ -7,13 +7,16 @@ import platform
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from filelock import FileLock, Timeout
 
 from fedtsd import __version__
 from fedtsd.checkpoint import read_checkpoint, write_atomically, write_checkpoint
@@ -75,6 +78,29 @@ class RunFolder:
             raise RunFolderError(f"{path}: the run is finished; there is nothing to resume")
         return folder
 
+    @contextmanager
+    def lock(self, patience: float = 5.0) -> Iterator[None]:
+        """Hold the folder for this process; the lock ends with the process, however it ends.
+
+        Raises RunFolderError if another process still has it after `patience` seconds.
+        """
+        try:
+            with FileLock(self.path / ".lock", timeout=patience):
+                yield
+        except Timeout as error:
+            raise RunFolderError(f"{self.path}: another process is running it") from error
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process holds the folder, on this machine or one that shares its locks."""
+        if not (self.path / ".lock").exists():
+            return False
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def status(self) -> dict[str, Any]:
         """Return status.json, empty if it was never written."""
         file = self.path / "status.json"
@@ -91,6 +117,11 @@ class RunFolder:
         """Record a failure with its traceback."""
         trace = "".join(traceback.format_exception(error))
         self.set_status("failed", error=f"{type(error).__name__}: {error}", traceback=trace)
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved config of the run."""
+        config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text())
+        return config
 
     def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a table; floats keep every bit, None and NaN become empty cells."""
@@ -176,4 +207,4 @@ def _round_of(line: str) -> int:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

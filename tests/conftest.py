@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedtsd.compose import check, composed
 from fedtsd.config import Config
 from fedtsd.data.federation import ClientData, Federation, Split
-from fedtsd.launch import check, composed
 
 
 @pytest.fixture

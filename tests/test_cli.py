@@ -117,16 +117,6 @@ def test_a_signal_stops_and_says_how_to_go_on(number: int, code: int, outputs) -
     assert json.loads((outputs / "run/status.json").read_text())["state"] == "interrupted"
 
 
-def test_a_sweep_runs_every_cell_and_survives_a_failing_one(outputs) -> None:
-    args = ["train", "-m", "method=fedavg", "training.lr=0.05,1e30", "seed=0,1", *QUICK]
-    done = fedtsd(*args, "hydra.sweep.dir=sweep", cwd=outputs)
-    assert done.returncode == 1
-    states = [json.loads(p.read_text())["state"] for p in outputs.glob("sweep/*/status.json")]
-    assert sorted(states) == ["done", "done", "failed", "failed"]
-    assert "try a smaller training.lr" in done.stderr
-    assert len(done.stdout.splitlines()) == 2
-
-
 def test_help_names_every_group_and_option(capsys) -> None:
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out

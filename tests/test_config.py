@@ -3,10 +3,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from fedtsd.catalogue import GROUPS, conf_dir, options
+from fedtsd.compose import cells, check, composed
 from fedtsd.config import parse
 from fedtsd.data.partition import Dirichlet
 from fedtsd.errors import ConfigError
-from fedtsd.launch import cells, check, composed
 from fedtsd.personalization import Adaptive
 
 ALL = [(group, option) for group in GROUPS for option in options(group)]
@@ -39,6 +39,13 @@ def test_an_experiment_is_overridden_by_the_command_line(config) -> None:
         3,
     )
     assert cfg.partition.samples_per_client == 534
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_severity_wins_over_an_experiment(experiment: str, config) -> None:
+    severe = config(f"experiment={experiment}", "severity=severe").partition
+    assert (type(severe).__name__, severe.alpha) == ("Dirichlet", 0.1)
+    assert type(config(f"experiment={experiment}", "severity=iid").partition).__name__ == "Iid"
 
 
 def test_severity_sets_the_partition(config) -> None:
@@ -78,6 +85,7 @@ ERRORS = [
     ("evaluation.local_run=/nowhere", "evaluation.local_run: /nowhere is not the folder"),
     ("seed=", "seed: must be a whole number, got ''"),
     ("=", "No match"),
+    ("model=0", "model: '0' is unknown; legal: cnn, lenet, mlp, resnet8"),
 ]
 
 
@@ -147,5 +155,6 @@ def test_every_value_of_a_global_file_arrives(group: str) -> None:
     for option in options(group):
         node = yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text())
         node.pop("defaults", None)
+        node.pop("hydra", None)  # what a sweep does, no part of a run
         found = OmegaConf.to_container(composed([f"{group}={option}"]), resolve=True)
         arrived(node, found, option)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedtsd.catalogue import EXAMPLES, options
-from fedtsd.launch import cells, check, composed
+from fedtsd.compose import cells, check, composed
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]

@@ -99,16 +99,14 @@ class Results:
         for folder in map(Path, folders):
             if not folder.is_dir():
                 raise RunFolderError(f"{folder}: no such folder")
-            for planned in _planned(folder):
-                holes[planned.folder] = planned
-            for place in _run_folders(folder):
+            for place, overrides in _places(folder):
                 status = read_mapping(place / "status.json", optional=True)
                 summary = read_mapping(place / "summary.json", optional=True)
                 if status.get("state") == "done" and summary:
                     found[place] = (read_mapping(place / "config.yaml"), summary, status)
-                    holes.pop(place, None)
                 else:
-                    holes[place] = _begun(place, status, holes.get(place))
+                    state = str(status.get("state", "missing"))
+                    holes[place] = Hole(place, state, overrides, status.get("error"))
         if not found and not holes:
             raise RunFolderError(f"{', '.join(map(str, folders))}: no run here")
         runs = _name_runs(found)
@@ -242,27 +240,21 @@ def _identified(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**known)[[*known, *(c for c in frame.columns if c not in known)]]
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
-    """Yield the run folders in `folder`, or itself; what lies inside a run is not searched."""
+def _places(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield run folders and their overrides, if a sweep knows them.
+
+    A sweep yields the cells of its plan, begun or not; other runs in its folder belong to other
+    plans. What lies inside a run is not searched.
+    """
     if (folder / "config.yaml").is_file():
-        yield folder
-        return
-    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        yield from _run_folders(place)
-
-
-def _planned(folder: Path) -> Iterator[Hole]:
-    """Yield every cell that the sweep in `folder` planned, as if nothing had been run."""
-    path = folder / "sweep.json"
-    if not path.is_file():
-        return
-    for cell in read_mapping(path).get("cells", []):
-        yield Hole(folder / cell["folder"], "missing", tuple(cell["overrides"]), None)
-
-
-def _begun(place: Path, status: Facts, planned: Hole | None) -> Hole:
-    overrides = planned.overrides if planned else ()
-    return Hole(place, str(status.get("state", "missing")), overrides, status.get("error"))
+        yield folder, ()
+    elif (folder / "sweep.json").is_file():
+        for cell in read_mapping(folder / "sweep.json").get("cells", []):
+            yield folder / cell["folder"], tuple(cell["overrides"])
+    else:
+        for place in sorted(folder.iterdir()):
+            if place.is_dir() and not place.name.startswith("."):
+                yield from _places(place)
 
 
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -298,12 +290,19 @@ def _name_runs(found: Mapping[Path, tuple[Facts, Facts, Facts]]) -> tuple[Run, .
         if key not in newest or updated >= newest[key][0]:
             newest[key] = (updated, run)
     runs = [run for _, run in newest.values()]
-    return tuple(sorted(runs, key=_order))
+    skews = pd.Series([run.skew for run in runs], dtype=float)
+    by_setting = skews.groupby([run.setting for run in runs]).mean()
+    return tuple(sorted(runs, key=lambda run: (*_place(run), by_setting[run.setting], *_cell(run))))
 
 
-def _order(run: Run) -> tuple[Any, ...]:
+def _place(run: Run) -> tuple[int, str]:
+    """Families in their order, then methods by name."""
     family = FAMILIES.index(run.family) if run.family in FAMILIES else len(FAMILIES)
-    return family, run.method, run.skew, run.setting, run.seed
+    return family, run.method
+
+
+def _cell(run: Run) -> tuple[str, int]:
+    return run.setting, run.seed
 
 
 # What the words of `dataset_label` and `partition_label` say already.

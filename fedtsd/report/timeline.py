@@ -33,9 +33,15 @@ class Block:
         return (self.bottom - self.top) * (self.end - self.begin)
 
 
-def timeline(tables: RunTables) -> tuple[int, IntArray]:
-    """First round, and clusters `[N, rounds]`, rows in the order of the figures."""
-    table = tables.assignments.pivot_table(index="client", columns="round", values="cluster")
+def timeline(tables: RunTables, values: str = "cluster") -> tuple[int, IntArray]:
+    """First round, and clusters `[N, rounds]`, rows in the order of the figures.
+
+    `values` names another column of the assignments; one that they lack is 0 throughout.
+    """
+    table = tables.assignments
+    if values not in table:
+        table = table.assign(**{values: 0})
+    table = table.pivot_table(index="client", columns="round", values=values)
     first, last = int(table.columns.min()), int(table.columns.max())
     table = table.reindex(index=tables.order, columns=range(first, last + 1))
     return first, table.fillna(NOBODY).to_numpy(np.int64)

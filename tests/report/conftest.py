@@ -9,8 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from fedtsd.report.figures import FIGURES
+from fedtsd.report.results import Results
 from fedtsd.report.tables import RunTables
 from tests.report.runs import RunBuilder
+from tests.report.sweeps import SWEEPS
 
 VARIANTS = {
     "typical": RunBuilder(unmeasured=12),
@@ -52,3 +54,16 @@ def copy(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
     """A copy of a variant that a test may break."""
     bare = shutil.ignore_patterns("figures")
     return lambda name: Path(shutil.copytree(folders[name], tmp_path / "run", ignore=bare))
+
+
+@pytest.fixture(scope="session")
+def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a made-up sweep by its name, written when first asked for."""
+    root = tmp_path_factory.mktemp("sweeps")
+    return cache(lambda name: SWEEPS[name](root / name))
+
+
+@pytest.fixture(scope="session")
+def swept(sweep_folder: Callable[[str], Path]) -> Callable[[str], Results]:
+    """The results of a made-up sweep by its name."""
+    return cache(lambda name: Results.read([sweep_folder(name)]))

@@ -7,8 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from fedtsd.errors import RunFolderError
-from fedtsd.report.figures import draw
-from fedtsd.report.similarity import similarity
+from fedtsd.report.figures import FIGURES, draw
+from fedtsd.report.similarity import similarity, similarity_change
+from fedtsd.report.style import cluster_colours
 from fedtsd.report.tables import RunTables
 from tests.report.drawn import group, words
 
@@ -75,6 +76,99 @@ def test_without_matrices_the_figure_is_refused_and_left_out(
         similarity(replace(tables["ten"], similarity={}))
     folder = copy("one_client")
     (folder / "similarity.npz").unlink()
-    assert {path.stem for path in draw(folder)} == {"accuracy", "partition", "clusters"}
+    assert {path.stem for path in draw(folder)} == set(FIGURES) - {
+        "similarity",
+        "similarity_change",
+    }
+    for name in ("similarity", "similarity_change"):
+        with pytest.raises(RunFolderError, match=r"similarity\.npz is missing"):
+            draw(folder, [name])
+
+
+def shown(figure: Figure) -> list[tuple[str, np.ma.MaskedArray]]:
+    """Caption and matrix of each panel."""
+    return [(ax.get_xlabel(), ax.images[0].get_array()) for ax in figure.axes if ax.images]
+
+
+def distinct(run: RunTables) -> RunTables:
+    """The run with matrices that cannot be taken for one another."""
+    outputs = run.similarity["outputs"]
+    halves = {"outputs_before": outputs, "outputs_after": outputs / 2}
+    return replace(run, similarity={**run.similarity, **halves})
+
+
+def test_change_shows_before_by_id_and_by_cluster_and_after(tables: dict[str, RunTables]) -> None:
+    run = distinct(tables["typical"])
+    panels = shown(similarity_change(run))
+    assert [caption.splitlines()[-1] for caption, _ in panels] == [
+        "ordered by client id",
+        "ordered by final cluster",
+        "ordered by final cluster",
+    ]
+    assert [caption.partition(":")[0] for caption, _ in panels] == ["before", "before", "after"]
+    grid = np.ix_(run.order, run.order)
+    before, after = run.similarity["outputs_before"], run.similarity["outputs_after"]
+    for (_, matrix), truth in zip(panels, (before, before[grid], after[grid]), strict=True):
+        np.testing.assert_array_equal(np.ma.filled(matrix, np.nan), truth)
+
+
+def test_label_laws_are_the_truth_where_no_groups_were_planted(
+    tables: dict[str, RunTables],
+) -> None:
+    run = replace(tables["typical"], groups=None)
+    caption, matrix = shown(similarity_change(run))[-1]
+    assert caption.startswith("label laws\n(hidden from the server)")
+    np.testing.assert_array_equal(matrix, run.similarity["labels"][np.ix_(run.order, run.order)])
+    assert not any("Rand" in word for word in words(similarity_change(run)))
+
+
+@pytest.mark.parametrize(
+    ("groups", "index"),
+    [(None, "1.00"), (tuple([0] * 20), "0.00")],  # as found; all planted together
+)
+def test_the_rand_index_is_told(
+    tables: dict[str, RunTables], groups: tuple[int, ...] | None, index: str
+) -> None:
+    run = tables["typical"]
+    figure = similarity_change(replace(run, groups=groups or run.groups))
+    caption = f"patterns: planted groups; adjusted Rand index of the clusters {index}"
+    assert any(caption in word for word in words(figure))
+
+
+def test_planted_groups_stand_beside_each_row(tables: dict[str, RunTables], page: Page) -> None:
+    run = tables["typical"]
+    assert run.groups is not None
+    figure = page("similarity_change", "typical")
+    for ax, order in zip(figure.axes, (range(20), run.order, run.order), strict=False):
+        rows: dict[int, int] = {}
+        for patch in ax.patches:
+            for row in range(round(patch.get_height())):
+                rows[round(patch.get_y() + 0.5) + row] = int(patch.get_gid().split()[1])
+        assert [rows[row] for row in range(20)] == [run.groups[client] for client in order]
+    assert {text.get_text() for text in group(figure, "group")} == {"G0", "G1", "G2", "G3"}
+
+
+def test_clusters_are_coloured_in_the_order_of_each_panel(
+    tables: dict[str, RunTables], page: Page
+) -> None:
+    run = tables["typical"]
+    colours = cluster_colours(run)
+    figure = page("similarity_change", "typical")
+    for ax, order in zip(figure.axes, (range(20), run.order), strict=False):
+        strip = [line for line in ax.lines if line.get_gid() == "strip"]
+        for line in strip:
+            low, high = line.get_xdata()
+            for place in range(round(low + 0.5), round(high + 0.5)):
+                assert line.get_color() == colours[run.final_clusters[order[place]]]
+        assert sum(line.get_xdata()[1] - line.get_xdata()[0] for line in strip) == 20
+
+
+def test_some_matrices_are_enough(tables: dict[str, RunTables]) -> None:
+    run = tables["typical"]
+    only = {"labels": run.similarity["labels"], "outputs_after": run.similarity["outputs_after"]}
+    (panel,) = shown(similarity_change(replace(run, similarity=only)))
+    assert panel[0].startswith("after")
+    (panel,) = shown(similarity_change(tables["fedavg"]))  # nothing measured, one cluster
+    assert panel[0] == "label laws\n(hidden from the server)\nordered by client id"
     with pytest.raises(RunFolderError, match=r"similarity\.npz is missing"):
-        draw(folder, ["similarity"])
+        similarity_change(replace(run, similarity={}))

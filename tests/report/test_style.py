@@ -3,29 +3,59 @@ import sys
 import threading
 from dataclasses import replace
 from itertools import combinations, pairwise
+from random import Random
 
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from fedtsd.report import style
 from fedtsd.report.tables import RunTables
 
-
-def test_known_methods_have_their_own_colours() -> None:
-    names = ["local", "fedavg", "fedavg_ft", "fedprox", "fedper", "lg_fedavg", "fedtsdp"]
-    assert len({style.method_colour(name) for name in names}) == len(names)
+NAMES = [*style.METHOD_MARKS, *(f"fedtsdp p={i}" for i in range(9)), *(f"new{i}" for i in range(9))]
 
 
-def test_another_method_never_takes_a_known_ones_colour() -> None:
-    taken = set(style.METHOD_COLOURS.values())
-    assert all(style.method_colour(f"method{i}") not in taken for i in range(200))
+def test_known_methods_have_their_own_marks_in_colour_and_in_grey() -> None:
+    marks = style.METHOD_MARKS.values()
+    assert len(marks) >= 25
+    assert len(set(marks)) == len(marks)
+    assert len({(mark.marker, mark.line) for mark in marks}) == len(marks)
 
 
-def test_another_method_has_the_same_colour_in_every_process() -> None:
-    code = "from fedtsd.report.style import method_colour; import sys; "
-    code += "sys.stdout.write(method_colour('ditto'))"
+def test_another_method_never_takes_a_known_ones_mark() -> None:
+    taken = {(mark.marker, mark.line) for mark in style.METHOD_MARKS.values()}
+    others = [style.method_mark(f"method{i}") for i in range(200)]
+    assert all((mark.marker, mark.line) not in taken for mark in others)
+
+
+@given(st.lists(st.sampled_from(NAMES), unique=True, max_size=25), st.randoms())
+def test_no_two_methods_of_a_figure_look_alike_in_whatever_order(
+    names: list[str], random: Random
+) -> None:
+    marks = style.method_marks(names)
+    assert list(marks) == names
+    assert len(set(marks.values())) == len(names)
+    shuffled = random.sample(names, len(names))
+    assert style.method_marks(shuffled) == marks
+    for name in names:
+        if name in style.METHOD_MARKS:
+            assert marks[name] == style.METHOD_MARKS[name]
+
+
+def test_variants_keep_the_colour_of_their_method_and_differ_in_marker() -> None:
+    names = [f"fedtsdp stage2={value}" for value in range(9)]
+    marks = style.method_marks(["fedtsdp", *names])
+    assert {mark.colour for mark in marks.values()} == {style.method_colour("fedtsdp")}
+    assert len({mark.marker for mark in marks.values()}) == 10
+
+
+def test_marks_are_the_same_in_every_process() -> None:
+    names = ["ditto", "unheard of", "fedtsdp stage2=false", "fedper layers=2"]
+    code = "from fedtsd.report.style import method_marks; import sys; "
+    code += f"sys.stdout.write(repr(method_marks({names!r})))"
     run = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONHASHSEED": "1"},
@@ -33,11 +63,26 @@ def test_another_method_has_the_same_colour_in_every_process() -> None:
         check=True,
         text=True,
     )
-    assert run.stdout == style.method_colour("ditto")
+    assert run.stdout == repr(style.method_marks(names))
 
 
 def lightness(colour: str) -> float:
     return float(np.dot(to_rgb(colour), [0.299, 0.587, 0.114]))
+
+
+def test_methods_that_stand_together_differ_in_lightness() -> None:
+    together = ("local", "fedavg", "fedper", "fedtsdp")
+    grey = sorted(lightness(style.method_colour(name)) for name in together)
+    assert min(b - a for a, b in pairwise(grey)) > 0.15
+    assert grey[-1] < 0.75  # still seen on white
+
+
+def test_a_title_is_broken_into_lines_of_about_one_length() -> None:
+    assert style.fold("a b c d", 1.0) == "a b c d"
+    words = "one two three four five six seven"
+    first, second = style.fold(words, 1.6).split("\n")
+    assert f"{first} {second}" == words
+    assert abs(len(first) - len(second)) <= 5
 
 
 def test_thirteen_cluster_colours_are_distinct_and_neighbours_differ_in_grey() -> None:

@@ -1,0 +1,108 @@
+"""The cells of a sweep as its folder keeps them: sweep.json is the plan, summary.csv the state."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedtsd.checkpoint import write_atomically
+from fedtsd.run_folder import RunFolder
+
+FACTS = (
+    "state", "accuracy_mean", "accuracy_std", "accuracy_worst10", "best_by_validation_round",
+    "best_by_validation_accuracy", "bytes_up", "bytes_down", "seconds", "folder", "error",
+)  # fmt: skip
+
+
+ENDED = ("done", "failed", "interrupted")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: its folder, its overrides, the values of the swept keys, its rounds."""
+
+    folder: Path
+    overrides: tuple[str, ...]
+    values: tuple[tuple[str, str], ...]
+    rounds: int
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What status.json says; state `missing` if the cell was never begun."""
+        return {"state": "missing", **RunFolder(self.folder).status()}
+
+    @property
+    def state(self) -> str:
+        """missing, running, interrupted, failed or done."""
+        return str(self.status["state"])
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell has its result."""
+        return self.state == "done"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether some process is at work on it now, whatever its status says."""
+        return RunFolder(self.folder).is_locked
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds that its table has."""
+        try:
+            lines = (self.folder / "rounds.csv").read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+        return max(lines - 1, 0)
+
+    def summary(self) -> dict[str, Any]:
+        """Return summary.json, empty before the run is done."""
+        path = self.folder / "summary.json"
+        found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return found
+
+
+def write_plan(folder: Path, plan: Iterable[Cell]) -> None:
+    """Write sweep.json: what the sweep consists of, whether it was run or not."""
+    cells = [
+        {
+            "folder": cell.folder.name,
+            "overrides": list(cell.overrides),
+            "values": dict(cell.values),
+            "rounds": cell.rounds,
+        }
+        for cell in plan
+    ]
+    text = json.dumps({"cells": cells}, indent=1) + "\n"
+    write_atomically(folder / "sweep.json", text.encode())
+
+
+def write_summary(folder: Path, plan: Iterable[Cell]) -> None:
+    """Write summary.csv: one row per cell with the values of the swept keys, state and result."""
+    plan = list(plan)
+    keys = list(dict.fromkeys(key for cell in plan for key, _ in cell.values))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*keys, *FACTS], lineterminator="\n", restval="")
+    writer.writeheader()
+    for cell in plan:
+        writer.writerow({**dict(cell.values), **_facts(cell)})
+    write_atomically(folder / "summary.csv", text.getvalue().encode())
+
+
+def _facts(cell: Cell) -> dict[str, Any]:
+    status = cell.status
+    facts = {"state": status["state"], "folder": cell.folder.name, "error": status.get("error")}
+    if status["state"] != "done":
+        return facts
+    summary = cell.summary()
+    last, best = summary["last"], summary["best_by_validation"] or {}
+    return {
+        **facts,
+        **{key: last[key] for key in FACTS if key in last},
+        "best_by_validation_round": best.get("round"),
+        "best_by_validation_accuracy": best.get("accuracy_mean"),
+        **{key: summary[key] for key in ("bytes_up", "bytes_down", "seconds")},
+    }

@@ -1,0 +1,147 @@
+"""From overrides on the command line to checked configs; Hydra composes, errors become one line."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedtsd.catalogue import GROUPS, conf_dir, options
+from fedtsd.config import Config, parse
+from fedtsd.errors import ConfigError
+from fedtsd.schema import unknown
+from fedtsd.summary import check_local_run
+
+EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
+"""Launchers that come with an extra of this package."""
+
+IDLE_KEYS = ("resume", "checkpoint_every", "tracker", "data")
+"""Config keys that change nothing about a run's results."""
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """Compose a config. Raises ConfigError with one line for a wrong group, key or value."""
+    GlobalHydra.instance().clear()
+    for override in parsed(overrides):
+        group, value = override.key_or_group, override.value()
+        if group in GROUPS and isinstance(value, int | float):  # Hydra does not say which group
+            raise ConfigError(unknown(str(value), options(group), f"{group}:"))
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("train", overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
+
+
+def check(cfg: DictConfig) -> Config:
+    """Return the typed config, after all checks that need no data."""
+    resolved = resolve(cfg)
+    config = parse(resolved)
+    if config.evaluation.local_run is not None:
+        check_local_run(Path(config.evaluation.local_run), resolved)
+    return config
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Return the config as plain containers, its interpolations resolved."""
+    try:
+        resolved = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    return {str(key): value for key, value in dict(resolved).items()}  # type: ignore[arg-type]
+
+
+def key_of(resolved: Mapping[str, Any]) -> str:
+    """Return eight hex digits that name the run of a resolved config: equal results, equal key."""
+    kept = {key: value for key, value in resolved.items() if key not in IDLE_KEYS}
+    return digest(kept)
+
+
+def digest(content: Any) -> str:
+    """Return eight hex digits of plain containers, whatever the order of their keys."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def parsed(overrides: list[str]) -> list[Override]:
+    """Parse overrides with Hydra's grammar. Raises ConfigError with one line."""
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise explain(error) from error
+
+
+def cells(overrides: list[str]) -> list[list[str]]:
+    """Return the overrides of every run of a sweep; one list where nothing is swept.
+
+    The first swept key changes slowest. Raises ConfigError for a range without steps.
+    """
+    choices = []
+    for override in parsed(overrides):
+        if not override.is_sweep_override():
+            choices.append([override.input_line or ""])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise ConfigError(
+                f"{override.input_line}: a range without steps cannot be swept; "
+                "give values, or search it with fedtsd search"
+            )
+    return [list(cell) for cell in itertools.product(*choices)]
+
+
+def last_given(overrides: list[str]) -> list[str]:
+    """Return the overrides with only the last one of each key, in the place of its first."""
+    kept = {override.get_key_element(): str(override.input_line) for override in parsed(overrides)}
+    return list(kept.values())
+
+
+def swept_keys(overrides: list[str]) -> list[str]:
+    """Return the keys that have several values, in their order."""
+    return [str(o.key_or_group) for o in parsed(overrides) if o.is_sweep_override()]
+
+
+def explain(error: Exception) -> ConfigError:
+    """Turn an error of Hydra or OmegaConf into one line, with the nearest legal name if any."""
+    text = str(error)
+    found = re.search(r"Could not find '([\w/]+)/([^'/]+)'", text)
+    if isinstance(error, MissingConfigException) and found:
+        group, option = found.groups()
+        if group == "hydra/launcher" and option in EXTRAS:
+            extra = EXTRAS[option]
+            return ConfigError(f"{group}: {option} needs: pip install 'fedtsd[{extra}]'")
+        legal = ("basic", *EXTRAS) if group == "hydra/launcher" else options(group)
+        return ConfigError(unknown(option, legal, f"{group}:"))
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1].split("@")[0]
+        return ConfigError(unknown(key, legal_keys(), "key"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Hydra's first line may only say that the next one says it.
+    told = [line for line in lines if not line.endswith(":")] or lines
+    return ConfigError(told[0] if told else type(error).__name__)
+
+
+def legal_keys() -> set[str]:
+    """Return all group names and, flattened, the keys of the default config."""
+    found = set(GROUPS)
+
+    def walk(node: Any, path: str) -> None:
+        for key, value in node.items():
+            if key != "_target_":
+                found.add(f"{path}{key}")
+            if isinstance(value, dict):
+                walk(value, f"{path}{key}.")
+
+    walk(OmegaConf.to_container(composed([]), resolve=False), "")
+    return found

@@ -1,0 +1,155 @@
+"""Figure `rounds`: test accuracy over rounds, all methods, one panel per setting."""
+
+from math import ceil
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedtsd.report.across import (
+    MOST_MARKERS,
+    NotApplicableError,
+    curve,
+    data_words,
+    fits_beside,
+    legend_below,
+    marks_of,
+    method_samples,
+    name_ends,
+    percent_limits,
+    pick,
+    seed_words,
+)
+from fedtsd.report.layout import POINTS_PER_INCH
+from fedtsd.report.marks import note
+from fedtsd.report.results import Results
+from fedtsd.report.style import (
+    COLUMN,
+    PAGE,
+    MethodMark,
+    fold,
+    paper_style,
+    round_axis,
+    settle,
+    titled_figure,
+)
+
+MOST_PANELS = 12
+PANEL = 1.75  # inches: height of a panel with its axis
+
+Curves = dict[str, pd.DataFrame]  # method -> round, mean, std
+
+
+def rounds(results: Results) -> Figure:
+    """Mean test accuracy (%) over seeds with a band of one std, against rounds.
+
+    More than twelve settings are thinned evenly. Raises NotApplicableError without a finished run.
+    """
+    if not results.runs:
+        raise NotApplicableError("rounds: needs a finished run")
+    shown = pick(results.settings, MOST_PANELS)
+    marks = marks_of(results)
+    width = COLUMN if len(shown) == 1 else PAGE
+    columns = _columns(len(shown))
+    rows = ceil(len(shown) / columns)
+    with paper_style():
+        height = 2.2 if len(shown) == 1 else 0.2 + PANEL * rows
+        figure = titled_figure(fold(_title(results, shown), width), width, height)
+        grid = figure.subplots(rows, columns, sharey=True, sharex=False, squeeze=False)
+        panels = dict(zip(shown, grid.flat, strict=False))
+        curves = {name: _curves(results, name) for name in shown}
+        for setting, ax in panels.items():
+            _panel(ax, curves[setting], marks)
+            if len(shown) > 1:
+                ax.set_title(fold(setting, 0.85 * width / columns))
+        _frame(figure, list(grid.flat), len(shown), columns)
+        _name(figure, results, marks, curves, panels)
+        return settle(figure)
+
+
+def _columns(panels: int) -> int:
+    """Two to four panels in a row, so that few places stay empty."""
+    if panels <= 4:
+        return panels
+    return 3 if panels in (5, 6, 9) else 4
+
+
+def _title(results: Results, shown: list[str]) -> str:
+    words = [*data_words(results), *(shown if len(shown) == 1 else [])]
+    words.append(seed_words(results, " (band)"))
+    if len(shown) < len(results.settings):
+        words.append(f"{len(shown)} of {len(results.settings)} settings")
+    return ", ".join(dict.fromkeys(words))
+
+
+def _curves(results: Results, setting: str) -> Curves:
+    methods = dict.fromkeys(run.method for run in results.find(setting=setting))
+    found = {method: curve(results, method, setting) for method in methods}
+    return {method: frame for method, frame in found.items() if len(frame)}
+
+
+def _panel(ax: Axes, curves: Curves, marks: dict[str, MethodMark]) -> None:
+    round_axis(ax)
+    ax.grid(True, axis="y")
+    if not curves:
+        note(ax, "no round was evaluated")
+        return
+    for method, rows in curves.items():
+        _band(ax, rows, marks[method].colour, method)
+    for method, rows in curves.items():
+        style = marks[method].keywords
+        if len(rows) > MOST_MARKERS:  # a few markers still tell the lines apart in grey
+            style["markevery"] = max(1, len(rows) // 8)
+        ax.plot(rows["round"], rows["mean"], clip_on=False, gid=f"mean {method}", **style)
+    last = max(float(rows["round"].max()) for rows in curves.values())
+    ax.set_xlim(0, max(last, 1) * 1.01)
+
+
+def _band(ax: Axes, rows: pd.DataFrame, colour: str, method: str) -> None:
+    """Shade mean ± std over seeds, clipped to what an accuracy can be."""
+    known = rows.dropna(subset=["std"])
+    low = (known["mean"] - known["std"]).clip(0, 100)
+    high = (known["mean"] + known["std"]).clip(0, 100)
+    gid = f"band {method}"
+    if len(known) == 1:  # a band over one round has no area
+        ax.vlines(known["round"], low, high, color=colour, alpha=0.35, lw=3, gid=gid)
+    elif len(known):
+        ax.fill_between(known["round"], low, high, color=colour, alpha=0.15, lw=0, gid=gid)
+
+
+def _frame(figure: Figure, axes: list[Axes], panels: int, columns: int) -> None:
+    """Name the axes once, share the limits, hide the places without a panel."""
+    used = axes[:panels]
+    limits = [percent_limits(ax) for ax in used if ax.lines] or [(0.0, 100.0)]
+    used[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    for i, ax in enumerate(axes):
+        ax.set_visible(i < panels)
+        if i % columns == 0:
+            ax.set_ylabel("test accuracy (%)")
+        if i + columns >= panels:
+            ax.set_xlabel("round")
+
+
+def _name(
+    figure: Figure,
+    results: Results,
+    marks: dict[str, MethodMark],
+    curves: dict[str, Curves],
+    panels: dict[str, Axes],
+) -> None:
+    """Name the lines at their ends if there is one panel and room; below otherwise."""
+    methods = {method for found in curves.values() for method in found}
+    if not methods:
+        return
+    labels = results.labels
+    only = next(iter(panels))
+    ends = [
+        (value, f"{labels[method]} {value:.1f}", marks[method])
+        for method, rows in curves[only].items()
+        for value in [float(rows["mean"].iloc[-1])]
+    ]
+    height = 1.6 * POINTS_PER_INCH
+    if len(panels) == 1 and fits_beside([label for _, label, _ in ends], height):
+        name_ends(panels[only], ends)
+    else:
+        legend_below(figure, method_samples(results, marks, methods))

@@ -1,0 +1,5 @@
+"""Hyper-parameter search by validation accuracy, with optuna (an extra)."""
+
+from fedtsd.search.command import search_command
+
+__all__ = ["search_command"]
