@@ -87,7 +87,13 @@ def _figures(options: ReportOptions, reference: str) -> dict[str, Callable[[Resu
 
 
 def redraw(folders: Sequence[str], names: Sequence[str] | None = None) -> list[Path]:
-    """Draw the figures of runs and sweeps again, each into its own folder."""
+    """Draw the figures of runs and sweeps again, each into its own folder.
+
+    Raises ConfigError for a name that is no figure's; one that a folder cannot have is left out.
+    """
+    for name in names or ():
+        if name not in {**FIGURES, **RESULT_FIGURES}:
+            raise ConfigError(unknown(name, {**FIGURES, **RESULT_FIGURES}, "figure"))
     paths = []
     for folder in map(Path, folders):
         if (folder / "sweep.json").is_file():
@@ -112,11 +118,11 @@ def read_options(overrides: Sequence[str]) -> ReportOptions:
         node = values
         for group in groups:
             node = node[group]
-        node[key] = yaml.safe_load(text)
-    try:
-        options: ReportOptions = convert(values, ReportOptions, "report")
-    except yaml.YAMLError as error:
-        raise ConfigError(f"report: {error}") from error
+        try:
+            node[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{name}: {text!r} cannot be read as a YAML value") from error
+    options: ReportOptions = convert(values, ReportOptions, "report")
     return options
 
 

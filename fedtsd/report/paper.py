@@ -31,20 +31,19 @@ def figures_command(args: Sequence[str]) -> int:
     if {"-h", "--help"} & set(args):
         sys.stdout.write(USAGE)
         return 0
-    if any("=" not in arg for arg in args):
+    chosen = [arg for arg in args if arg.startswith("figure=")]
+    others = [arg for arg in args if arg not in chosen]
+    if folders := [arg for arg in others if "=" not in arg and not arg.startswith("~")]:
+        # Lazily: the page and the tables are not needed here.
         from fedtsd.report.command import redraw
 
-        folders = [arg for arg in args if "=" not in arg]
-        chosen = [arg for arg in args if arg.startswith("figure=")]
-        if wrong := [arg for arg in args if "=" in arg and arg not in chosen]:
+        if wrong := [arg for arg in others if arg not in folders]:
             raise ConfigError(f"{wrong[0]}: figures of folders take no override but figure=NAME")
         paths = redraw(folders, _names(chosen))
     else:
-        options = dict(arg.split("=", 1) for arg in args)
-        profile = options.get("profile", "quick")
-        chosen = [arg for arg in args if arg.startswith("figure=")]
-        overrides = [arg for arg in args if not arg.startswith(("profile=", "figure="))]
-        paths = draw_paper(profile, _names(chosen), overrides)
+        profile = [arg.partition("=")[2] for arg in others if arg.startswith("profile=")]
+        overrides = [arg for arg in others if not arg.startswith("profile=")]
+        paths = draw_paper(profile[-1] if profile else "quick", _names(chosen), overrides)
     for path in paths:
         sys.stdout.write(f"{path}\n")
     return 0

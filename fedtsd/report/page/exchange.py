@@ -30,7 +30,7 @@ class Item:
     """A layer or something else that crossed.
 
     name: the layer's name, or a key of the words. spans: how many sites sent it (received it, if
-    nobody sends it) and when. kept_by: sites that took part in the last round and kept it,
+    nobody sends it) and when. kept_by: sites that kept it, of the kept_of in the last round,
     kept_from: the round since when some did.
     """
 
@@ -41,6 +41,7 @@ class Item:
     bytes_up: int
     bytes_down: int
     kept_by: int = 0
+    kept_of: int = 0
     kept_from: int | None = None
 
     @property
@@ -135,6 +136,7 @@ def _item(
         bytes_up=_bytes(rows, "up"),
         bytes_down=_bytes(rows, "down"),
         kept_by=int(kept[-1]) if len(kept) else 0,
+        kept_of=int(present.iloc[-1]) if len(kept) else 0,
         kept_from=_since(kept, present),
     )
 

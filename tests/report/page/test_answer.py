@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 from fedtsd.errors import InputError
 from fedtsd.report.gain import gain_table
 from fedtsd.report.page.answer import Versus, choose_roles, margin, shown_run, verdicts, versus
-from fedtsd.report.page.headline import overall
+from fedtsd.report.page.headline import finding, headline, overall
+from fedtsd.report.page.names import Names
 from fedtsd.report.page.sites import site_rows
+from fedtsd.report.page.words import Words
 from fedtsd.report.results import Results
 
 Get = Callable[[str], Results]
+KINDS = ("gain", "either", "tie", "alone_better", "common_better", "no_alone", "only_alone")
 
 
 def compared(gains: list[float], margins: list[float], seeds: list[int] | None = None) -> Versus:
@@ -117,12 +121,42 @@ def test_the_overall_answer_is_no_better_than_its_parts(results: Get) -> None:
 
     def of(*kinds: str) -> str:
         pairs = zip(answers, kinds, strict=False)
-        return overall([type(a)(**{**vars(a), "kind": kind}) for a, kind in pairs])
+        return overall([dataclasses.replace(a, kind=kind) for a, kind in pairs])
 
     assert of("gain", "gain", "gain") == "gain"
     assert of("gain", "either", "gain") == "worth_it"
     assert of("gain", "tie", "alone_better") == "mixed"
     assert of("tie", "tie", "alone_better") == "not_worth_it"
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_answer_has_a_headline(results: Get, lang: str, kind: str) -> None:
+    sweep = results("sweep")
+    roles = choose_roles(sweep)
+    names = Names(Words(lang), sweep, roles)
+    answers = [dataclasses.replace(answer, kind=kind) for answer in verdicts(sweep, roles)]
+    for part in (answers, answers[:1]):
+        text = names.words(headline(part, names))
+        assert "{" not in text
+        assert kind == "only_alone" or "FedTSDP" in text or kind == "either"
+    mixed = [answers[0], *(dataclasses.replace(answer, kind="gain") for answer in answers[1:])]
+    assert "{" not in names.words(headline(mixed, names))
+
+
+def test_a_seed_that_disagrees_with_the_mean_is_named(results: Get) -> None:
+    sweep = results("sweep")
+    roles = choose_roles(sweep)
+    names = Names(Words("en"), sweep, roles)
+    split = compared([0.3, 0.3, -0.1, -0.1], [0.1] * 4, [0, 0, 1, 1])
+    split.rows["theirs"] = 0.5
+    answer = dataclasses.replace(verdicts(sweep, roles)[0], alone=split)
+    text = names.words.paragraph(finding(answer, names))
+    assert "Not every seed agrees: the mean has the other sign in seed 1." in text
+    agreed = compared([0.3, 0.1], [0.1] * 2, [0, 1])
+    agreed.rows["theirs"] = 0.5
+    text = names.words.paragraph(finding(dataclasses.replace(answer, alone=agreed), names))
+    assert "Not every seed" not in text
 
 
 def test_the_sites_shown_are_of_the_lowest_seed_that_ran_alone_too(results: Get) -> None:

@@ -171,7 +171,7 @@ def test_what_leaves_is_told_from_the_records(
     text = Page(pages("one", "en")).text
     records = len(results("one").runs[0].tables.exchanged)
     assert f"All {records} records of the run name a layer" in text
-    assert "Layers that stopped leaving: fc3 (kept by 20 sites, since round 5)." in text
+    assert "Layers that stopped leaving: fc3 (kept by 20 of the 20 sites of the last round" in text
     assert "pass through a site's personal layers" in text
     assert "Nothing left a site in this run" in Page(pages("alone", "en")).text
 

@@ -46,7 +46,7 @@ def test_sites_that_lose_are_those_beyond_their_margin(results: Get) -> None:
     (answer,) = verdicts(many, choose_roles(many))
     assert answer.alone is not None
     (text,) = texts(many, "losing")
-    assert f"Of 300 site results, {len(answer.alone.losing)} show a loss" in text
+    assert f"the noise margin: {len(answer.alone.losing)} of 300 site results, at worst" in text
 
 
 def test_a_rising_or_falling_end() -> None:
