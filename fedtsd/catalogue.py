@@ -23,7 +23,7 @@ Examples
   fedtsd train method=fedavg dataset=fashion_mnist         another method, another data set
   fedtsd train partition.alpha=0.1 seed=1 rounds=50        more skew, another seed, longer
   fedtsd train partition=pathological model=lenet          two classes per client, LeNet
-  fedtsd train -m method=fedavg,fedper,fedtsdp seed=0,1,2  a sweep of nine runs; again: what is missing
+  fedtsd train -m method=fedavg,fedper,fedtsdp seed=0,1,2  a sweep of nine runs
   fedtsd train resume=outputs/2026-01-31/09-00-00-fedtsdp  continue a run that was stopped
 """
 

@@ -40,6 +40,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "traffic": ("round", "client", "bytes_up", "bytes_down", "samples", "seconds"),
     "exchanged": ("round", "direction", "item", "num_clients", "num_bytes"),
 }  # fmt: skip
+COMMAND = ["fedtsd", *sys.argv[1:]]  # as typed; Hydra is given another argv later
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core")
 
 
@@ -180,7 +181,7 @@ def environment() -> dict[str, Any]:
         "host": platform.node(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
-        "command": sys.argv,
+        "command": COMMAND,
     }
 
 

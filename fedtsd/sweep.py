@@ -113,7 +113,7 @@ def planned(ours: Sequence[str], folder: Path) -> dict[Cell, Config]:
 def launch(left: Sequence[Cell], hydras: Sequence[str], folder: Path) -> None:
     """Hand cells to Hydra's launcher until each has ended.
 
-    A launcher whose worker dies gives up all its cells, and nobody knows which one was the cause. So
+    A launcher whose worker dies gives up all its cells, and nobody knows which was the cause. So
     those that were running get a second try; a cell that is running at two breakdowns has failed.
     """
     breakdowns: Counter[Path] = Counter()

@@ -1,4 +1,4 @@
-"""Draw the paper's figure `ablation`, running what is missing: figure_ablation.py [profile=full]"""
+"""Draw the paper's figure `ablation`; profile=full draws it from all runs."""
 
 import sys
 

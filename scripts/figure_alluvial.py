@@ -1,4 +1,4 @@
-"""Draw the paper's figure `alluvial`, running what is missing: figure_alluvial.py [profile=full]"""
+"""Draw the paper's figure `alluvial`; profile=full draws it from all runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draw the paper's figure `budget`, running what is missing: figure_budget.py [profile=full]"""
+"""Draw the paper's figure `budget`; profile=full draws it from all runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draw the paper's figure `clients`, running what is missing: figure_clients.py [profile=full]"""
+"""Draw the paper's figure `clients`; profile=full draws it from all runs."""
 
 import sys
 

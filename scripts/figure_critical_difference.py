@@ -1,4 +1,4 @@
-"""Draw the paper's figure `critical_difference`, running what is missing: figure_critical_difference.py [profile=full]"""
+"""Draw the paper's figure `critical_difference`; profile=full draws it from all runs."""
 
 import sys
 

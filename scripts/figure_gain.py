@@ -1,4 +1,4 @@
-"""Draw the paper's figure `gain`, running what is missing: figure_gain.py [profile=full]"""
+"""Draw the paper's figure `gain`; profile=full draws it from all runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draw the paper's figure `hopkins`, running what is missing: figure_hopkins.py [profile=full]"""
+"""Draw the paper's figure `hopkins`; profile=full draws it from all runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draw the paper's figure `partition`, running what is missing: figure_partition.py [profile=full]"""
+"""Draw the paper's figure `partition`; profile=full draws it from all runs."""
 
 import sys
 

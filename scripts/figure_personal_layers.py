@@ -1,4 +1,4 @@
-"""Draw the paper's figure `personal_layers`, running what is missing: figure_personal_layers.py [profile=full]"""
+"""Draw the paper's figure `personal_layers`; profile=full draws it from all runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draw the paper's figure `rounds`, running what is missing: figure_rounds.py [profile=full]"""
+"""Draw the paper's figure `rounds`; profile=full draws it from all runs."""
 
 import sys
 

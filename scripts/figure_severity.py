@@ -1,4 +1,4 @@
-"""Draw the paper's figure `severity`, running what is missing: figure_severity.py [profile=full]"""
+"""Draw the paper's figure `severity`; profile=full draws it from all runs."""
 
 import sys
 

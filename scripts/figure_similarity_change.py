@@ -1,4 +1,4 @@
-"""Draw the paper's figure `similarity_change`, running what is missing: figure_similarity_change.py [profile=full]"""
+"""Draw the paper's figure `similarity_change`; profile=full draws it from all runs."""
 
 import sys
 

@@ -42,7 +42,7 @@ def rows_of(records: list[dict[str, Any]], name: str) -> dict[int, float]:
 
 
 def test_a_tracker_holds_rounds_csv_though_the_run_was_resumed(tracked) -> None:
-    name, folder, found = tracked
+    _, folder, found = tracked
     rounds = table(folder, "rounds").set_index("round")
     names = {metric for record in found["done"] for metric in record["metrics"]}
     filled = [column for column in rounds if rounds[column].notna().any()]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from re import split
 from typing import Any
@@ -13,6 +14,7 @@ from fedtsd.report.style import dataset_label
 from fedtsd.report.tables import read_mapping
 
 Fact = tuple[str, Any]  # a key of the words, and what stands beside it
+MOST_FOLDERS = 6  # more are counted by the folder they lie in
 NOT_TOLD = ("seed", "resume", "method", "device", "evaluation.local_run")
 
 
@@ -90,9 +92,17 @@ def reproduction(results: Results) -> list[Fact]:
         ("commit", _distinct(str(e["git_commit"]) for e in found if e.get("git_commit"))),
         ("machine", _distinct(str(e["platform"]) for e in found if e.get("platform"))),
         ("seeds", [str(seed) for seed in results.seeds]),
-        ("folders", sorted((run.folder.name for run in results.runs), key=_by_number)),
+        ("folders", _folders(results.runs)),
     ]
     return [(key, values) for key, values in rows if values]
+
+
+def _folders(runs: tuple[Run, ...]) -> list[str]:
+    """The runs' folders; of many, the folders that hold them and how many each."""
+    if len(runs) <= MOST_FOLDERS:
+        return sorted((run.folder.name for run in runs), key=_by_number)
+    holders = Counter(run.folder.absolute().parent.name for run in runs)
+    return [f"{holder}/ ({number})" for holder, number in sorted(holders.items())]
 
 
 def _versions(environment: Mapping[str, Any]) -> str:

@@ -176,11 +176,13 @@ def test_what_leaves_is_told_from_the_records(
     assert "Nothing left a site in this run" in Page(pages("alone", "en")).text
 
 
-def test_how_to_run_it_again(pages: Callable[[str, str], str]) -> None:
+def test_how_to_run_it_again(results: Get, pages: Callable[[str, str], str]) -> None:
     text = Page(pages("holes", "en")).text
+    runs = results("holes").runs
     assert "fedtsd train" in text
     assert "fedtsd 0.1.0, python 3.11.7, torch 2.15.0" in text
-    assert "fedavg-0.1-0" in text
+    assert f"{runs[0].folder.parent.name}/ ({len(runs)})" in text  # many: where they lie
+    assert results("one").runs[0].folder.name in Page(pages("one", "en")).text
     assert "partition.alpha" in text
 
 
