@@ -1,12 +1,19 @@
 """Commands and names in the documents are true."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fedtsd.catalogue import EXAMPLES, options
 from fedtsd.compose import cells, check, composed
+from fedtsd.report.command import read_options
+from fedtsd.report.figures import FIGURES, RESULT_FIGURES
+from fedtsd.report.paper import read_plan
+from fedtsd.search.plan import plan_search
+from fedtsd.sweep import sweep_folder
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -59,3 +66,52 @@ def test_makefile_explains_its_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in ["help", "setup", "demo", "test", "lint", "format", "figures", "bench", "clean"]:
         assert re.search(rf"^{target}:.*## \w", makefile, flags=re.MULTILINE), target
+
+
+def lines(command: str) -> list[str]:
+    found = []
+    for text in TEXTS.values():
+        found += re.findall(rf"^ *fedtsd {command} (.*)$", text, flags=re.MULTILINE)
+    return [line.split(" # ")[0].strip() for line in found]
+
+
+@pytest.mark.parametrize("line", sorted(set(lines("report"))))
+def test_every_report_command_is_legal(line: str) -> None:
+    read_options([word for word in line.split() if "=" in word])
+
+
+@pytest.mark.parametrize("line", sorted(set(lines("figures"))))
+def test_every_figures_command_is_legal(line: str) -> None:
+    plan = read_plan()
+    for word in line.split():
+        key, _, value = word.partition("=")
+        if key == "profile":
+            assert value in plan["profiles"]
+        elif key == "figure":
+            assert value in {**plan["across"], **plan["single"]}
+        else:
+            assert word.isupper()  # FOLDER
+
+
+@pytest.mark.parametrize("line", sorted(set(lines("search"))))
+def test_every_search_command_is_legal(line: str) -> None:
+    assert plan_search(shlex.split(line)).axes
+
+
+def test_commands_of_every_kind_were_found() -> None:
+    assert all(len(set(lines(command))) >= 3 for command in ("report", "figures"))
+
+
+def test_the_readme_knows_the_folder_of_its_sweep() -> None:
+    sweep, folder = re.search(
+        r"^fedtsd train -m (.*)\nfedtsd report (.*)$", TEXTS["README.md"], re.MULTILINE
+    ).groups()
+    assert str(sweep_folder(sweep.split(), [])) == folder
+
+
+def test_every_figure_and_key_of_a_report_is_documented() -> None:
+    page = TEXTS["reports.md"]
+    for name in {**FIGURES, **RESULT_FIGURES}:
+        assert f"| `{name}` |" in page
+    for key in yaml.safe_load((ROOT / "conf/report.yaml").read_text()):
+        assert f"report.{key}" in page
