@@ -3,21 +3,19 @@
 Shapes: N clients, L layers.
 """
 
-import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedtsd import metrics
 from fedtsd.clients.engine import ClientSide
 from fedtsd.config import Config
 from fedtsd.data.dataset import Arrays, Dataset, default_root
@@ -30,10 +28,17 @@ from fedtsd.messages import (
     Reply,
     Request,
     Task,
-    Traffic,
     Train,
 )
 from fedtsd.models import Layer, initialise, layers_of
+from fedtsd.observer import Observer
+from fedtsd.records import (
+    assignment_rows,
+    model_rows,
+    write_partition,
+    write_round,
+    write_similarity,
+)
 from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import numpy_rng, torch_rng
 from fedtsd.server import ServerState, start_state
@@ -41,22 +46,6 @@ from fedtsd.summary import summarise
 from fedtsd.training import Phase
 
 log = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Somebody who is told how a run goes and cannot change it: progress on screen, a tracker."""
-
-    def start(self, done: int) -> None:
-        """Begin; `done` rounds were finished before, in a run that is resumed."""
-        ...
-
-    def round(self, row: Mapping[str, Any]) -> None:
-        """Take note of one finished round, given its row of rounds.csv."""
-        ...
-
-    def stop(self) -> None:
-        """End, whether the run is done, failed or interrupted."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -220,7 +209,8 @@ def execute(
     if not saved:
         folder.append("assignments", assignment_rows(0, state.server))
     write_partition(folder, federation)
-    folder.write_json("model", list(model_rows(experiment)))
+    initial = experiment.start.server.centres[0]
+    folder.write_json("model", list(model_rows(experiment.layers, initial)))
     log.info("%s", describe(config, federation, experiment.layers))
     with ExitStack() as stack:
         for observer in observers:
@@ -229,114 +219,6 @@ def execute(
         state = experiment.run(folder, state, observers)
     write_similarity(folder, federation, state.server)
     folder.write_json("summary", summarise(folder.path, config, experiment.layers))
-
-
-def write_round(
-    folder: RunFolder,
-    config: Config,
-    round: int,
-    server: ServerState,
-    evaluation: Reply | None,
-    traffic: Traffic,
-    seconds: float,
-) -> dict[str, Any]:
-    """Append one round to the tables; return its row of rounds.csv."""
-    served = config.evaluation.stages[-1]
-    rows = list(client_rows(round, server, evaluation)) if evaluation else []
-    test = [row for row in rows if row["stage"] == served and row["split"] == "test"]
-    row: dict[str, Any] = {"round": round}
-    if test:
-        spread = metrics.spread([row["accuracy"] for row in test])
-        row |= {f"accuracy_{name}": value for name, value in dataclasses.asdict(spread).items()}
-        row["loss_mean"] = float(np.mean([row["loss"] for row in test]))
-    # Of several tests in one round, the table shows the most significant.
-    decision = min(server.decisions, key=lambda d: (d.hopkins_p, -d.hopkins), default=None)
-    row |= {
-        "num_clusters": len(server.centres),
-        "personal_layers_mean": float(server.personal.sum(axis=1).mean()),
-        "hopkins": decision.hopkins if decision else None,
-        "hopkins_p": decision.hopkins_p if decision else None,
-        "bytes_up": traffic.bytes_up,
-        "bytes_down": traffic.bytes_down,
-        "samples": traffic.samples,
-        "seconds": seconds,
-    }
-    folder.append("clients", rows)
-    folder.append(
-        "clustering", [{"round": round, **dataclasses.asdict(d)} for d in server.decisions]
-    )
-    folder.append("assignments", assignment_rows(round, server))
-    for table, parts in (("traffic", traffic.clients), ("exchanged", traffic.items)):
-        folder.append(table, [{"round": round, **dataclasses.asdict(part)} for part in parts])
-    folder.append("rounds", [row])
-    return row
-
-
-def client_rows(round: int, server: ServerState, reply: Reply) -> Iterator[dict[str, Any]]:
-    """One row of clients.csv per client, stage and split."""
-    layers = server.personal.sum(axis=1)
-    for answer in reply.rows:
-        for evaluation in answer.evaluations:
-            yield {
-                "round": round,
-                "client": answer.client,
-                "cluster": int(server.assignment[answer.client]),
-                "personal_layers": int(layers[answer.client]),
-                **dataclasses.asdict(evaluation),
-            }
-
-
-def assignment_rows(round: int, server: ServerState) -> Iterator[dict[str, Any]]:
-    """One row of assignments.csv per client."""
-    layers = server.personal.sum(axis=1)
-    for client in range(server.num_clients):
-        yield {
-            "round": round,
-            "client": client,
-            "cluster": int(server.assignment[client]),
-            "personal_layers": int(layers[client]),
-        }
-
-
-def model_rows(experiment: Experiment) -> Iterator[dict[str, Any]]:
-    """One entry of model.json per layer, counted from the input."""
-    initial = experiment.start.server.centres[0]
-    for layer in experiment.layers:
-        yield {
-            **dataclasses.asdict(layer),
-            "num_parameters": sum(initial[name].numel() for name in layer.tensors),
-        }
-
-
-def write_partition(folder: RunFolder, federation: Federation) -> None:
-    """Write who holds which classes: partition.csv, classes.json and the similarity of laws."""
-    lines = ["client,split,label,count"]
-    for split in ("train", "val", "test"):
-        counts = federation.label_counts(split)
-        lines += [
-            f"{client},{split},{label},{counts[client, label]}"
-            for client, label in np.argwhere(counts)
-        ]
-    (folder.path / "partition.csv").write_text("\n".join(lines) + "\n")
-    folder.write_json("classes", list(federation.classes))
-    groups = federation.groups
-    folder.write_json("groups", None if groups is None else groups.tolist())
-
-
-def write_similarity(folder: RunFolder, federation: Federation, server: ServerState) -> None:
-    """Write the pair matrices [N, N]: label laws (known to nobody but us) and what was measured."""
-    from fedtsd.clustering.similarity import label_divergence
-    from fedtsd.similarity import OUTPUTS, OUTPUTS_AFTER, OUTPUTS_BEFORE, UPDATES
-
-    measured = {
-        "outputs": OUTPUTS,
-        "outputs_before": OUTPUTS_BEFORE,
-        "outputs_after": OUTPUTS_AFTER,
-        "updates": UPDATES,
-    }
-    arrays = {name: server.memory[key] for name, key in measured.items() if key in server.memory}
-    labels = label_divergence(federation.label_counts("train"))
-    folder.write_arrays("similarity", labels=labels, **arrays)
 
 
 def log_changes(before: ServerState, after: ServerState, round: int) -> None:

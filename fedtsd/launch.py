@@ -19,7 +19,8 @@ from fedtsd.catalogue import conf_dir
 from fedtsd.compose import check, composed, explain, key_of, resolve
 from fedtsd.config import Config, parse
 from fedtsd.errors import ConfigError, FedtsdError, InputError, Terminated
-from fedtsd.experiment import Observer, execute, load_federation
+from fedtsd.experiment import execute, load_federation
+from fedtsd.observer import Observer
 from fedtsd.progress import Progress
 from fedtsd.report.figures import draw
 from fedtsd.run_folder import RunFolder

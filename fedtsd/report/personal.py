@@ -20,7 +20,8 @@ from fedtsd.report.across import (
     method_samples,
     num_seeds,
 )
-from fedtsd.report.results import SETTING, Results, Run
+from fedtsd.report.naming import SETTING
+from fedtsd.report.results import Results, Run
 from fedtsd.report.severity import dodges, draw_places, found_axes, severity_figure
 from fedtsd.report.severity_axis import Place, frame
 from fedtsd.report.style import PAGE, fold, paper_style, settle

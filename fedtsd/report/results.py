@@ -5,7 +5,6 @@ everything else that differs between runs, so ablations of one method count as m
 A *hole* is a run that was planned or begun and has no result.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,8 @@ import pandas as pd
 
 from fedtsd.errors import RunFolderError
 from fedtsd.metrics import accuracy_at, label_skew
-from fedtsd.report.style import dataset_label, method_label, partition_label
+from fedtsd.report.naming import setting_names, variant_words
+from fedtsd.report.style import method_label
 from fedtsd.report.tables import RunTables, read_mapping
 
 RULES = {
@@ -25,11 +25,6 @@ RULES = {
     "best_by_validation": "best round by validation",
 }
 FAMILIES = ("alone", "global", "personalised", "clustered")
-
-# First words of the config keys that make a setting; of the rest, those in IDLE make no difference.
-SETTING = ("dataset", "partition", "split", "model", "cohort", "rounds", "data")
-IDLE = ("resume", "checkpoint_every", "eval_every", "device", "engine", "tracker", "seed")
-IDLE_KEYS = ("data.root", "dataset.source", "evaluation.local_run", "method.label", "method.family")
 
 Facts = Mapping[str, Any]
 
@@ -257,20 +252,10 @@ def _places(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
                 yield from _places(place)
 
 
-def _flat(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield dotted keys and values; a list is one value."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, json.dumps(node)
-
-
 def _name_runs(found: Mapping[Path, tuple[Facts, Facts, Facts]]) -> tuple[Run, ...]:
     """Name methods and settings by what differs among the runs, drop doubles, bring in order."""
-    flat = {place: dict(_flat(config)) for place, (config, _, _) in found.items()}
-    settings = _setting_names(found, flat)
-    variants = _variant_names(found, flat)
+    configs = {place: config for place, (config, _, _) in found.items()}
+    settings, variants = setting_names(configs), variant_words(configs)
     newest: dict[tuple[str, str, int], tuple[str, Run]] = {}
     for place, (config, summary, status) in found.items():
         method = config.get("method") or {}
@@ -303,77 +288,3 @@ def _place(run: Run) -> tuple[int, str]:
 
 def _cell(run: Run) -> tuple[str, int]:
     return run.setting, run.seed
-
-
-# What the words of `dataset_label` and `partition_label` say already.
-SAID = ("dataset.name", "partition.alpha", "partition.classes_per_client", "partition.num_groups")
-
-
-def _setting_names(
-    found: Mapping[Path, tuple[Facts, Facts, Facts]], flat: Mapping[Path, Mapping[str, str]]
-) -> dict[Path, str]:
-    """Name each run's setting: its partition, its data set if there are several, then details."""
-    several = len({dataset_label(config) for config, _, _ in found.values()}) > 1
-    base = {}
-    for place, (config, _, _) in found.items():
-        words = [partition_label(config)]
-        if several or not words[0]:
-            words.insert(0, dataset_label(config))
-        base[place] = ", ".join(word for word in words if word) or "setting"
-    details = _details(base, flat, setting=True)
-    return {place: ", ".join([base[place], *details[place]]) for place in found}
-
-
-def _variant_names(
-    found: Mapping[Path, tuple[Facts, Facts, Facts]], flat: Mapping[Path, Mapping[str, str]]
-) -> dict[Path, list[str]]:
-    """Tell runs of one method apart by the keys of policies that differ among them."""
-    names = {
-        place: str((config.get("method") or {}).get("name"))
-        for place, (config, _, _) in found.items()
-    }
-    return _details(names, flat, setting=False)
-
-
-def _details(
-    names: Mapping[Path, str], flat: Mapping[Path, Mapping[str, str]], setting: bool
-) -> dict[Path, list[str]]:
-    """Return `key=value` words that tell runs of one name apart."""
-    alike: dict[str, list[Path]] = {}
-    for place, name in names.items():
-        alike.setdefault(name, []).append(place)
-    words: dict[Path, list[str]] = {}
-    for places in alike.values():
-        keys = _differing([flat[place] for place in places], setting)
-        for place in places:
-            words[place] = [_worded(flat[place], key) for key in keys if key in flat[place]]
-    return words
-
-
-def _differing(flats: list[Mapping[str, str]], setting: bool) -> list[str]:
-    """Return the keys that have more than one value: those of settings, or those of methods."""
-    keys = [
-        key
-        for key in sorted({key for flat in flats for key in flat})
-        if key.split(".")[0] not in IDLE
-        and key not in (SAID if setting else ())
-        and key not in IDLE_KEYS
-        and (key.split(".")[0] in SETTING) == setting
-        and len({flat.get(key) for flat in flats}) > 1
-    ]
-    # Another policy has other keys: its name says enough. Phases repeat epochs and proximal.
-    kinds = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
-    told = [key for key in keys if key.endswith("._target_") or not _inside(key, kinds)]
-    repeated = {"training.epochs", "training.proximal"} & set(told)
-    return [key for key in told if not (repeated and key == "training.phases")]
-
-
-def _inside(key: str, groups: Iterable[str]) -> bool:
-    return any(key.startswith(f"{group}.") for group in groups)
-
-
-def _worded(flat: Mapping[str, str], key: str) -> str:
-    value = flat[key].strip('"')
-    if key.endswith("._target_"):
-        return f"{key.split('.')[-2]}={value.rpartition('.')[2]}"
-    return f"{key.rpartition('.')[2]}={value}"

@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fedtsd.observer import Observer
 from fedtsd.trackers.tracker import Guarded, ending, numbers, parameters, require, run_id
-
-if TYPE_CHECKING:
-    from fedtsd.experiment import Observer
 
 TAG = "fedtsd.run"
 STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -41,7 +39,7 @@ class MLflow:
         """Raise ValueError if mlflow or its database drivers are missing."""
         require("mlflow", "sqlalchemy", "alembic", extra="mlflow")
 
-    def open(self, config: Mapping[str, Any], folder: Path) -> "Observer":
+    def open(self, config: Mapping[str, Any], folder: Path) -> Observer:
         """Record parameters and metrics in `mlflow/mlflow.db` of the run's folder."""
         place = Path(self.folder) if self.folder is not None else folder / "mlflow"
         record = _Record(parameters(config), place.absolute(), self.experiment, folder)

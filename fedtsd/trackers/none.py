@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fedtsd.experiment import Observer
+from fedtsd.observer import Observer
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class NoTracker:
     def check(self) -> None:
         """Nothing can be missing."""
 
-    def open(self, config: Mapping[str, Any], folder: Path) -> "Observer":
+    def open(self, config: Mapping[str, Any], folder: Path) -> Observer:
         """Return an observer that does nothing."""
         return _Silent()
 

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fedtsd.observer import Observer
 from fedtsd.trackers.tracker import Guarded, ending, numbers, parameters, require, run_id
-
-if TYPE_CHECKING:
-    from fedtsd.experiment import Observer
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class TensorBoard:
         """Raise ValueError if tensorboard is missing."""
         require("tensorboard", extra="tensorboard")
 
-    def open(self, config: Mapping[str, Any], folder: Path) -> "Observer":
+    def open(self, config: Mapping[str, Any], folder: Path) -> Observer:
         """Record as scalars and hyper-parameters, in `tensorboard/` of the run's folder."""
         place = folder / "tensorboard"
         if self.folder is not None:

@@ -8,10 +8,9 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from fedtsd.experiment import Observer
+from fedtsd.observer import Observer
 
 log = logging.getLogger("fedtsd")
 
@@ -23,7 +22,7 @@ class Tracker(Protocol):
         """Raise ValueError with one line if a package is missing; imports none."""
         ...
 
-    def open(self, config: Mapping[str, Any], folder: Path) -> "Observer":
+    def open(self, config: Mapping[str, Any], folder: Path) -> Observer:
         """Return the record of the run in `folder`; `config` is its resolved config.
 
         Nothing is written before the record's `start`. The same folder continues the same record.
@@ -37,7 +36,7 @@ class Guarded:
     After an error `record` is still stopped, so that it can close its files.
     """
 
-    def __init__(self, name: str, record: "Observer") -> None:
+    def __init__(self, name: str, record: Observer) -> None:
         self._name = name
         self._record = record
         self._broken = False

@@ -4,12 +4,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fedtsd.observer import Observer
 from fedtsd.trackers.tracker import Guarded, ending, numbers, parameters, require, run_id
-
-if TYPE_CHECKING:
-    from fedtsd.experiment import Observer
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class WandB:
         """Raise ValueError if wandb is missing."""
         require("wandb", extra="wandb")
 
-    def open(self, config: Mapping[str, Any], folder: Path) -> "Observer":
+    def open(self, config: Mapping[str, Any], folder: Path) -> Observer:
         """Record config and history in `wandb/` of the run's folder."""
         place = Path(self.folder) if self.folder is not None else folder
         record = _Record(parameters(config), place.absolute(), self.project, folder)
