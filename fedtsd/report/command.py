@@ -70,7 +70,7 @@ def report_command(args: Sequence[str]) -> int:
     draw_results(results, target, figures=_figures(options, reference))
     if len(results.runs) == 1:
         draw(results.runs[0].folder, target=target)
-    page = write_page(results, target, options.lang, options.site)
+    page = write_page(results, target, options.lang, options.site, options.reference)
     for sentence in verdict(results, reference):
         sys.stdout.write(f"{sentence}\n")
     sys.stdout.write(f"{page}\n")

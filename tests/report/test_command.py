@@ -37,6 +37,13 @@ def test_a_report_holds_tables_figures_and_the_page(report: Path) -> None:
     assert set(pd.read_csv(report / "tables/budget.csv")["target"]) == {0.5}
 
 
+def test_another_method_is_judged(sweep: Path, tmp_path: Path) -> None:
+    args = [f"report.folder={tmp_path}", "report.reference=fedavg"]
+    assert main(["report", str(sweep), *args]) == 0
+    assert "Method judged: FedAvg" in (tmp_path / "report.en.html").read_text()
+    assert set(pd.read_csv(tmp_path / "tables/statistics.csv")["reference"]) == {"fedavg"}
+
+
 def test_the_report_does_not_read_itself(report: Path, sweep: Path, capsys) -> None:
     assert main(["report", str(sweep)]) == 0
     out = capsys.readouterr().out.splitlines()

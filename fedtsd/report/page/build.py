@@ -58,9 +58,11 @@ def build_page(results: Results, lang: str, site: Site, focus: str | None = None
     )
 
 
-def write_page(results: Results, target: Path, lang: str, site: Site) -> Path:
+def write_page(
+    results: Results, target: Path, lang: str, site: Site, focus: str | None = None
+) -> Path:
     """Write `target/report.LANG.html` and return its path; `target` is made if it is not there."""
-    text = build_page(results, lang, site)
+    text = build_page(results, lang, site, focus)
     target.mkdir(parents=True, exist_ok=True)
     path = target / f"report.{lang}.html"
     path.write_text(text, encoding="utf-8", newline="\n")
