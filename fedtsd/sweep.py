@@ -52,7 +52,10 @@ DIED = "the process that ran it ended without a word: killed, or out of memory"
 def sweep(args: list[str]) -> int:
     """Run what is missing of a sweep and print its folder; 0 if every cell is done, else 1."""
     folder, complete = run_sweep(args)
-    sys.stdout.write(f"{shown(folder.absolute())}\n")
+    place = shown(folder.absolute())
+    if complete:
+        sys.stderr.write(f"tables, statistics, figures and a page: fedtsd report {place}\n")
+    sys.stdout.write(f"{place}\n")
     return 0 if complete else 1
 
 

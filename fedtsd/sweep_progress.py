@@ -73,7 +73,8 @@ class SweepProgress:
                 ended.append(cell)
         for cell in ended:
             self._waiting.remove(cell)
-            self._say(f"{self._place()}  {self._result(cell)}  {self._left()}".rstrip())
+            left = "" if self._bar is not None else self._left()  # the bar shows it already
+            self._say(f"{self._place()}  {self._result(cell)}  {left}".rstrip())
         if self._bar is not None:
             completed = self._num_cells - len(self._waiting)
             self._bar.update(self._task, completed=completed, left=self._left())
@@ -112,7 +113,10 @@ class SweepProgress:
 
     def _say(self, line: str) -> None:
         if self._bar is not None:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            # One line per cell: what does not fit stands in summary.csv.
+            self._console.print(
+                line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis"
+            )
         else:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
