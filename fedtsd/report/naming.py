@@ -50,7 +50,9 @@ def _details(
     for places in alike.values():
         keys = _differing([flat[place] for place in places], setting)
         for place in places:
-            words[place] = [_worded(flat[place], key) for key in keys if key in flat[place]]
+            words[place] = [
+                _worded(flat[place], key, whole=setting) for key in keys if key in flat[place]
+            ]
     return words
 
 
@@ -76,11 +78,12 @@ def _inside(key: str, groups: Iterable[str]) -> bool:
     return any(key.startswith(f"{group}.") for group in groups)
 
 
-def _worded(flat: Mapping[str, str], key: str) -> str:
+def _worded(flat: Mapping[str, str], key: str, whole: bool) -> str:
+    """Return `key=value`; the key whole or, where its group goes without saying, its last word."""
     value = flat[key].strip('"')
     if key.endswith("._target_"):
         return f"{key.split('.')[-2]}={value.rpartition('.')[2]}"
-    return f"{key.rpartition('.')[2]}={value}"
+    return f"{key if whole else key.rpartition('.')[2]}={value}"
 
 
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

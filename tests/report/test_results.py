@@ -66,7 +66,7 @@ def test_ablations_are_methods_of_their_own_and_settings_name_what_differs(tmp_p
     results = Results.read([tmp_path])
     assert set(results.methods) == {"fedtsdp stage2=true", "fedtsdp stage2=false"}
     assert results.labels["fedtsdp stage2=false"] == "FedTSDP, stage2=false"
-    assert set(results.settings) == {"Dirichlet α = 0.1", "Dirichlet α = 0.1, size=5"}
+    assert set(results.settings) == {"Dirichlet α = 0.1", "Dirichlet α = 0.1, cohort.size=5"}
 
 
 def test_another_policy_is_named_once(tmp_path: Path) -> None:
