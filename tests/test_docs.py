@@ -16,8 +16,18 @@ from fedtsd.search.plan import plan_search
 from fedtsd.sweep import sweep_folder
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
-TEXTS = {page.name: page.read_text() for page in PAGES} | {"examples": EXAMPLES}
+GALLERY = ROOT / "docs/gallery/README.md"
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    GALLERY,
+    ROOT / "CONTRIBUTING.md",
+]
+TEXTS = {str(page.relative_to(ROOT / "docs")): page.read_text() for page in PAGES[1:-1]} | {
+    "README.md": PAGES[0].read_text(),
+    "CONTRIBUTING.md": PAGES[-1].read_text(),
+    "examples": EXAMPLES,
+}
 
 
 def commands() -> list[str]:
@@ -115,3 +125,11 @@ def test_every_figure_and_key_of_a_report_is_documented() -> None:
         assert f"| `{name}` |" in page
     for key in yaml.safe_load((ROOT / "conf/report.yaml").read_text()):
         assert f"report.{key}" in page
+
+
+def test_the_gallery_is_small_and_shows_every_figure_of_the_paper() -> None:
+    files = [path for path in GALLERY.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 5e6
+    plan = read_plan()
+    for name in {**plan["across"], **plan["single"]}:
+        assert f"(paper/{name}.png)" in TEXTS["gallery/README.md"]

@@ -2,22 +2,19 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
 
 from fedtsd.catalogue import conf_dir
 from fedtsd.errors import ConfigError, InputError, RunFolderError
-from fedtsd.report.ablation import ablation
-from fedtsd.report.budget import budget, budget_table
+from fedtsd.report.budget import budget_table
 from fedtsd.report.comparison import write_tables
 from fedtsd.report.cost import Site
-from fedtsd.report.figures import FIGURES, RESULT_FIGURES, draw, draw_results
+from fedtsd.report.figures import FIGURES, RESULT_FIGURES, draw, draw_results, figures_about
 from fedtsd.report.page import LANGUAGES, write_page
 from fedtsd.report.results import RULES, Results
 from fedtsd.report.statistics import recommended, verdict
@@ -67,7 +64,8 @@ def report_command(args: Sequence[str]) -> int:
     write_tables(results, target / "tables", reference)
     costs = budget_table(results, options.site, options.target)
     costs.to_csv(target / "tables/budget.csv", index=False, lineterminator="\n")
-    draw_results(results, target, figures=_figures(options, reference))
+    figures = figures_about(reference, options.site, options.target)
+    draw_results(results, target, figures=figures)
     if len(results.runs) == 1:
         draw(results.runs[0].folder, target=target)
     page = write_page(results, target, options.lang, options.site, options.reference)
@@ -75,15 +73,6 @@ def report_command(args: Sequence[str]) -> int:
         sys.stdout.write(f"{sentence}\n")
     sys.stdout.write(f"{page}\n")
     return 0
-
-
-def _figures(options: ReportOptions, reference: str) -> dict[str, Callable[[Results], Figure]]:
-    """Return the figures across runs, made with the options of this report."""
-    return {
-        **RESULT_FIGURES,
-        "budget": partial(budget, site=options.site, target=options.target),
-        "ablation": partial(ablation, base=reference),
-    }
 
 
 def redraw(folders: Sequence[str], names: Sequence[str] | None = None) -> list[Path]:

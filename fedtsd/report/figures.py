@@ -5,6 +5,7 @@ Drawing the same tables again gives the same bytes. No pyplot, no torch.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,8 +15,9 @@ from fedtsd.report.ablation import ablation
 from fedtsd.report.accuracy import accuracy
 from fedtsd.report.across import NotApplicableError
 from fedtsd.report.alluvial import alluvial
-from fedtsd.report.budget import budget
+from fedtsd.report.budget import OFFICE, budget
 from fedtsd.report.clusters import clusters
+from fedtsd.report.cost import Site
 from fedtsd.report.critical_difference import critical_difference
 from fedtsd.report.gain import gain
 from fedtsd.report.hopkins import hopkins
@@ -55,6 +57,19 @@ RESULT_FIGURES: dict[str, Callable[[Results], Figure]] = {
     "clients": clients,
     "gain": gain,
 }
+
+
+def figures_about(
+    reference: str, site: Site = OFFICE, target: float | None = None
+) -> dict[str, Callable[[Results], Figure]]:
+    """Return RESULT_FIGURES made for one method, one kind of site and one target accuracy."""
+    return {
+        **RESULT_FIGURES,
+        "budget": partial(budget, site=site, target=target),
+        "ablation": partial(ablation, base=reference),
+    }
+
+
 # Whatever a file says of its maker or its time would differ from one drawing to the next.
 ANONYMOUS: dict[str, dict[str, str | None]] = {
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},

@@ -11,7 +11,13 @@ import yaml
 from fedtsd.catalogue import conf_dir
 from fedtsd.errors import ConfigError, RunFolderError
 from fedtsd.report.comparison import write_tables
-from fedtsd.report.figures import FIGURES, RESULT_FIGURES, NotApplicableError, save
+from fedtsd.report.figures import (
+    FIGURES,
+    RESULT_FIGURES,
+    NotApplicableError,
+    figures_about,
+    save,
+)
 from fedtsd.report.results import Results
 from fedtsd.report.statistics import recommended
 from fedtsd.schema import unknown
@@ -112,9 +118,9 @@ def _has_joblib() -> bool:
 def _draw(name: str, results: Results, target: Path) -> list[Path]:
     """Draw one figure; one that too few runs allow in this profile is left out with a word."""
     try:
-        if name in RESULT_FIGURES:
-            return save(RESULT_FIGURES[name](results), target, name)
         method = recommended(results)
+        if name in RESULT_FIGURES:
+            return save(figures_about(method)[name](results), target, name)
         run = results.find(method=method, setting=results.settings[-1])[0]
         return save(FIGURES[name](run.tables), target, name)
     except NotApplicableError as reason:

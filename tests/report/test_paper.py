@@ -6,8 +6,10 @@ from fedtsd.catalogue import options
 from fedtsd.cli import main
 from fedtsd.compose import cells, check, composed, last_given
 from fedtsd.report.figures import FIGURES, RESULT_FIGURES
-from fedtsd.report.paper import read_plan, recipe_overrides
+from fedtsd.report.paper import _draw, read_plan, recipe_overrides
+from fedtsd.report.results import Results
 from fedtsd.sweep import _recipe
+from tests.report.runs import write_sweep
 
 ROOT = Path(__file__).parents[2]
 PLAN = read_plan()
@@ -49,10 +51,21 @@ def test_every_figure_has_its_script_and_every_script_its_figure() -> None:
         assert f'"figure={name}"' in text
 
 
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    adaptive = {"personalization": {"_target_": "fedtsd.personalization.Adaptive"}}
+    return Results.read([write_sweep(tmp_path_factory.mktemp("sweep"), changes=adaptive)])
+
+
 SMALL = [
     "dataset=digits", "~dataset.pool", "model=mlp", "model.hidden=[8]", "rounds=5", "seed=0",
     "partition.num_clients=8", "partition.samples_per_client=60", "hydra/launcher=basic",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_figure_is_drawn_from_a_sweep_of_three_methods(name: str, sweep, tmp_path) -> None:
+    assert [path.name for path in _draw(name, sweep, tmp_path)] == [f"{name}.pdf", f"{name}.png"]
 
 
 def test_figures_run_what_is_missing_and_draw(outputs: Path, capsys) -> None:
