@@ -4,7 +4,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -173,32 +174,37 @@ def _carry_out(
     config: Config, federation: Any, folder: RunFolder, observers: Sequence[Observer] = ()
 ) -> None:
     """Execute a run; status.json and run.log tell how it went."""
-    handler = _log_to(folder.path / "run.log")
-    try:
-        tracker = config.tracker.open(folder.config(), folder.path)
-        execute(config, federation, folder, [SIGNALS, tracker, *observers])
-    except KeyboardInterrupt:
-        folder.set_status("interrupted")
-        raise
-    except Exception as error:
-        folder.set_failed(error)
-        log.exception("the run failed")
-        raise
-    else:
+    with _log_to(folder.path / "run.log"):
+        try:
+            tracker = config.tracker.open(folder.config(), folder.path)
+            execute(config, federation, folder, [SIGNALS, tracker, *observers])
+        except KeyboardInterrupt:
+            folder.set_status("interrupted")
+            raise
+        except Exception as error:
+            folder.set_failed(error)
+            log.exception("the run failed")
+            raise
         folder.set_status("done")
-    finally:
-        logging.getLogger("fedtsd").removeHandler(handler)
-        handler.close()
 
 
-def _log_to(path: Path) -> logging.Handler:
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Send what the package logs to a file, and nowhere else, until the block ends."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("fedtsd")
+    before = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
     logger.propagate = False
-    return handler
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        handler.close()
 
 
 def shown(path: Path) -> Path:

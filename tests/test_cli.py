@@ -1,6 +1,7 @@
 """The command line as people use it, in processes of its own."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -115,6 +116,15 @@ def test_a_signal_stops_and_says_how_to_go_on(number: int, code: int, outputs) -
     assert process.returncode == code
     assert "fedtsd train resume=" in said
     assert json.loads((outputs / "run/status.json").read_text())["state"] == "interrupted"
+
+
+def test_a_run_logs_to_its_folder_and_leaves_logging_as_it_was(outputs, monkeypatch) -> None:
+    logger = logging.getLogger("fedtsd")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    assert main(["train", "method=fedavg", *QUICK, "hydra.run.dir=run"]) == 0
+    assert "fedavg on digits: 8 clients" in (outputs / "run/run.log").read_text()
+    assert (logger.level, logger.propagate, logger.handlers) == (logging.WARNING, True, [])
 
 
 def test_help_names_every_group_and_option(capsys) -> None:

@@ -92,7 +92,7 @@ def hopkins_legend(figure: Figure, tables: RunTables, more: Iterable[Entry] = ()
             disc = Line2D([], [], ls="", marker="o", mec="0.3", mfc=face, mew=0.8)
             entries.append((disc, f"{'filled' if sign == '<' else 'hollow'}: p {sign} {level:g}"))
         line = Line2D([], [], color="black", lw=0.8, ls="--")
-        entries.append((line, f"threshold {_threshold(tables):g}"))
+        entries.append((line, f"threshold {_threshold(tables):g} (stage 2)"))
     if len(_splits(tables)):
         entries.append((Line2D([], [], color=GREY, lw=0.9, ls=":"), "split accepted"))
     entries += more

@@ -89,7 +89,7 @@ def test_the_threshold_is_the_one_of_the_config(
     figure = clusters(run)
     (line,) = group(figure, "threshold")
     assert set(line.get_ydata()) == {level}
-    assert f"threshold {level:g}" in words(figure)
+    assert f"threshold {level:g} (stage 2)" in words(figure)
 
 
 def test_the_legend_explains_what_is_there_and_nothing_else(page: Page) -> None:

@@ -54,7 +54,9 @@ def test_threshold_and_significance_come_from_the_config(tables: dict[str, RunTa
     figure = hopkins(replace(run, config={**run.config, "clustering": rule}))
     assert set(group(figure, "threshold")[0].get_ydata()) == {0.6}
     assert set(group(figure, "significance")[0].get_ydata()) == {0.02}
-    assert {"threshold 0.6", "significance 0.02", "filled: p < 0.02"} <= set(words(figure))
+    assert {"threshold 0.6 (stage 2)", "significance 0.02", "filled: p < 0.02"} <= set(
+        words(figure)
+    )
     assert (4, 0.01, True) in points(figure, "p1")
     assert (2, 0.04, False) in points(figure, "p1")
 
