@@ -157,7 +157,6 @@ def _attend(config: Config, federation: Any, folder: RunFolder) -> None:
         with folder.lock():
             folder.set_status("running")
             _carry_out(config, federation, folder, [Progress(config)])
-            draw(folder.path)
     except KeyboardInterrupt:
         _say(f"stopped; continue with: fedtsd train resume={folder.path}")
         raise
@@ -166,6 +165,7 @@ def _attend(config: Config, federation: Any, folder: RunFolder) -> None:
     except Exception:
         _say(f"failed; the traceback is in {folder.path}/status.json")
         raise
+    draw(folder.path)
     sys.stdout.write(f"{shown(folder.path)}\n")
     sys.stdout.flush()
 
