@@ -8,11 +8,20 @@ FedtsdError
 └── ProtocolError          a reply that the channel refuses
     └── PrivacyError       a reply that holds something which must stay on the client
 
+Interrupted (KeyboardInterrupt)  Ctrl-C
 Terminated (KeyboardInterrupt)   SIGTERM: ends a run like Ctrl-C, with another exit code
 
 An `InputError` names the field or file, the value and what is legal, and is raised before work
 starts. Anything else is a defect of ours and keeps its traceback.
 """
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run.
+
+    A class of its own: a plain KeyboardInterrupt that passed through the exec() of a string, as in
+    an import of dataclasses, makes CPython kill itself by SIGINT at exit, although it was caught.
+    """
 
 
 class Terminated(KeyboardInterrupt):

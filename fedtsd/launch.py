@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedtsd.catalogue import conf_dir
 from fedtsd.compose import check, composed, explain, key_of, resolve
 from fedtsd.config import Config, parse
-from fedtsd.errors import ConfigError, FedtsdError, InputError, Terminated
+from fedtsd.errors import ConfigError, FedtsdError, InputError, Interrupted, Terminated
 from fedtsd.experiment import execute, load_federation
 from fedtsd.observer import Observer
 from fedtsd.progress import Progress
@@ -62,7 +62,7 @@ class Signals:
         """Nothing is left to do."""
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._pending = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        self._pending = Terminated() if number == signal.SIGTERM else Interrupted()
         raise self._pending
 
 
