@@ -15,8 +15,6 @@ FACTS = (
     "state", "accuracy_mean", "accuracy_std", "accuracy_worst10", "best_by_validation_round",
     "best_by_validation_accuracy", "bytes_up", "bytes_down", "seconds", "folder", "error",
 )  # fmt: skip
-
-
 ENDED = ("done", "failed", "interrupted")
 
 

@@ -11,6 +11,7 @@ Facts = Mapping[str, Any]
 
 # First words of the config keys that make a setting; of the rest, those in IDLE make no difference.
 SETTING = ("dataset", "partition", "split", "model", "cohort", "rounds", "data")
+# Engine and device are among those: they name a cell of their own, but no other setting.
 IDLE = ("resume", "checkpoint_every", "eval_every", "device", "engine", "tracker", "seed")
 IDLE_KEYS = ("data.root", "dataset.source", "evaluation.local_run", "method.label", "method.family")
 # What the words of `dataset_label` and `partition_label` say already.
