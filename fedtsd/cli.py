@@ -23,9 +23,10 @@ fedtsd: experiments in clustered, personalised federated learning
   fedtsd report FOLDER...        tables, statistics, figures and a page about runs and sweeps
   fedtsd figures [profile=full]  draw the paper's figures, running what is missing for them
   fedtsd figures FOLDER...       draw the figures of runs and sweeps again, from their tables
-  fedtsd search OVERRIDES        search for the best values by validation accuracy
+  fedtsd search OVERRIDES        search for the best values by validation score
   fedtsd methods                 list the methods
   fedtsd data                    list the data sets; `fedtsd data get NAME` fetches one
+  fedtsd data show [OVERRIDES]   what each client would hold, and how much clients differ
   fedtsd --version
 
 Complete overrides in your shell: eval "$(fedtsd train -sc install=bash)"

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedtsd.catalogue import GROUPS, conf_dir, options
 from fedtsd.config import Config, parse
+from fedtsd.data.files import fingerprint
 from fedtsd.errors import ConfigError
 from fedtsd.schema import unknown
 from fedtsd.summary import check_local_run
@@ -25,8 +26,21 @@ from fedtsd.summary import check_local_run
 EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 """Launchers that come with an extra of this package."""
 
-IDLE_KEYS = ("resume", "checkpoint_every", "tracker", "data")
-"""Config keys that change nothing about a run's results."""
+IDLE_KEYS = ("resume", "checkpoint_every", "tracker", "data", "severity")
+"""Config keys that change nothing about a run's results: severity shows in the knobs it sets."""
+
+SEVERITIES = ("default", "iid", "mild", "moderate", "severe", "extreme")
+LEVELS = "_severity_"
+"""The key under which a config file says its knob's value at each severity."""
+
+
+def named_after(path: str | None, otherwise: str) -> str:
+    """Return the name of people's own data: that of their file or folder, without its ending."""
+    name = Path(path).name.split(".")[0] if path else otherwise
+    return re.sub(r"[^\w-]+", "_", name) or otherwise
+
+
+OmegaConf.register_new_resolver("named_after", named_after, replace=True)
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -44,8 +58,13 @@ def composed(overrides: list[str]) -> DictConfig:
 
 
 def check(cfg: DictConfig) -> Config:
-    """Return the typed config, after all checks that need no data."""
+    """Return the typed config, after all checks that need no training."""
     resolved = resolve(cfg)
+    if resolved["severity"] not in ("default", "iid") and not _follows_severity(cfg):
+        raise ConfigError(
+            f"severity: {resolved['severity']} changes nothing here: partition, sizes, shift and "
+            "drift have no knob for it, or it is set by hand"
+        )
     config = parse(resolved)
     if config.evaluation.local_run is not None:
         check_local_run(Path(config.evaluation.local_run), resolved)
@@ -53,18 +72,58 @@ def check(cfg: DictConfig) -> Config:
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """Return the config as plain containers, its interpolations resolved."""
+    """Return the config as plain containers, its interpolations resolved, knobs set by severity."""
+    if cfg.severity not in SEVERITIES:
+        raise ConfigError(unknown(str(cfg.severity), SEVERITIES, "severity:"))
     try:
         resolved = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise explain(error) from error
-    return {str(key): value for key, value in dict(resolved).items()}  # type: ignore[arg-type]
+    plain: dict[str, Any] = _without_levels(resolved)
+    return plain
+
+
+def as_yaml(cfg: DictConfig) -> str:
+    """Return the resolved config as the text of a YAML file."""
+    return OmegaConf.to_yaml(OmegaConf.create(resolve(cfg)))
+
+
+def _without_levels(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _without_levels(v) for key, v in node.items() if key != LEVELS}
+    return [_without_levels(item) for item in node] if isinstance(node, list) else node
+
+
+def _follows_severity(node: Any) -> bool:
+    """Return whether some value of the config refers to its levels of severity."""
+    plain = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    if isinstance(plain, dict):
+        return any(_follows_severity(v) for key, v in plain.items() if key != LEVELS)
+    return isinstance(plain, str) and LEVELS in plain
 
 
 def key_of(resolved: Mapping[str, Any]) -> str:
-    """Return eight hex digits that name the run of a resolved config: equal results, equal key."""
+    """Return eight hex digits that name the run of a resolved config: equal results, equal key.
+
+    People's own files count by what they are, so that a run on changed data is another run.
+    """
     kept = {key: value for key, value in resolved.items() if key not in IDLE_KEYS}
-    return digest(kept)
+    files = sorted(files_of(kept).values())
+    return digest([kept, files] if files else kept)
+
+
+def files_of(resolved: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files and folders of people's own data that a config names: what each is now."""
+    return {path: fingerprint(Path(path)) for path in _paths(resolved)}
+
+
+def _paths(node: Any) -> Iterator[str]:
+    """Yield the files and folders of people's own data that a config names."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "path" and isinstance(value, str) and Path(value).exists():
+                yield value
+            yield from _paths(value)
 
 
 def digest(content: Any) -> str:
@@ -127,6 +186,9 @@ def explain(error: Exception) -> ConfigError:
         key = found[1].split("@")[0]
         return ConfigError(unknown(key, legal_keys(), "key"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and lines[0].startswith("LexerNoViableAlt"):
+        key, _, value = lines[0].partition(": ")[2].partition("=")
+        return ConfigError(f"{key}: {value!r} needs quotes, written as '{key}=\"{value}\"'")
     # Hydra's first line may only say that the next one says it.
     told = [line for line in lines if not line.endswith(":")] or lines
     return ConfigError(told[0] if told else type(error).__name__)

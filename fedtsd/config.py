@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fedtsd.aggregation import Aggregation
 from fedtsd.clients.engine import EngineSpec
 from fedtsd.clustering.policy import Clustering
-from fedtsd.data.dataset import Dataset
-from fedtsd.data.federation import Shares
-from fedtsd.data.partition import Partition
+from fedtsd.data.dataset import Dataset, Facts
+from fedtsd.data.drift import Drift
+from fedtsd.data.federation import Deal, Shares
+from fedtsd.data.pool import Partition
+from fedtsd.data.public import PublicSource
+from fedtsd.data.shift import Shift
 from fedtsd.messages import STAGES
 from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
@@ -41,9 +46,26 @@ class Method:
 
 @dataclass(frozen=True)
 class Cohort:
-    """How many clients take part in a round; null means all."""
+    """Who takes part in a round.
+
+    size: how many clients; None means all that are there. newcomers: the share of clients that is
+    kept out of training until round `join_round`; None means to the end.
+    """
 
     size: int | None
+    newcomers: float
+    join_round: int | None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.newcomers < 1:
+            raise ValueError(f"newcomers: must be in [0, 1), got {self.newcomers}")
+        if self.join_round is not None and self.join_round < 2:
+            raise ValueError(f"join_round: must be null or at least 2, got {self.join_round}")
+        if self.join_round is not None and not self.newcomers:
+            raise ValueError(
+                f"join_round: {self.join_round} means nothing without newcomers; set "
+                "cohort.newcomers to the share of clients that join"
+            )
 
 
 @dataclass(frozen=True)
@@ -80,6 +102,9 @@ class Config:
     method: Method
     dataset: Dataset
     partition: Partition
+    shift: Shift | None
+    drift: Drift | None
+    public: PublicSource
     split: Shares
     model: ModelSpec
     clustering: Clustering
@@ -93,6 +118,7 @@ class Config:
     cohort: Cohort
     data: DataPlace
     seed: int
+    severity: str
     rounds: int
     eval_every: int
     checkpoint_every: int
@@ -112,25 +138,57 @@ class Config:
 
     def _check_together(self) -> None:
         """Find contradictions between parts; the model is built once to count its layers."""
-        clients, size = self.partition.num_clients, self.cohort.size
-        if size is not None and not 1 <= size <= clients:
+        facts = self.dataset.facts
+        _under("public", self.public.check, self.dataset)
+        held_out = self.public.held_out_for(self.dataset)
+        if held_out >= facts.num_samples:
             raise ValueError(
-                f"cohort.size: must be null or 1 to partition.num_clients ({clients}), got {size}"
+                f"dataset.public_size: must be below the {facts.num_samples} samples of the data "
+                f"set, got {held_out}"
             )
-        facts, public = self.dataset.facts, self.dataset.public_size
-        if not 1 <= public < facts.num_samples:
+        if self.dataset.standardise == "public" and held_out < self.public.size_for(self.dataset):
             raise ValueError(
-                f"dataset.public_size: must be 1 to {facts.num_samples - 1}, got {public}"
+                "dataset.standardise: public needs public samples of the data set itself; with "
+                "other public samples take moments (sums that clients send once)"
             )
-        num_classes = len(facts.classes)
-        _under("partition", self.partition.check, facts.num_samples - public, num_classes)
-        if self.reads_outputs and self.similarity.public_batch > public:
-            raise ValueError(
-                f"similarity.public_batch: must be at most dataset.public_size ({public}), "
-                f"got {self.similarity.public_batch}"
-            )
-        model = _under("model", self.model.build, facts.shape, num_classes)
+        _under("partition", self.partition.check, facts, facts.num_samples - held_out)
+        if self.shift is not None:
+            _under("shift", self.shift.check, facts)
+        self._check_clients(facts, facts.num_samples - held_out)
+        model = _under("model", self.model.build, facts.shape, facts.num_outputs)
         _under("personalization", self.personalization.check, len(layers_of(model)))
+
+    def _check_clients(self, facts: Facts, num_samples: int) -> None:
+        num_clients = self.partition.clients_of(facts)
+        present = num_clients - round(self.cohort.newcomers * num_clients)
+        size, joining = self.cohort.size, self.cohort.join_round
+        if size is not None and not 1 <= size <= present:
+            raise ValueError(
+                f"cohort.size: must be null or 1 to the {present} clients there are, got {size}"
+            )
+        if present < 1:
+            raise ValueError(f"cohort.newcomers: leaves none of {num_clients} clients to train")
+        if joining is not None and joining > self.rounds:
+            raise ValueError(f"cohort.join_round: must be at most rounds, got {joining}")
+        if self.drift is not None:
+            if self.drift.round > self.rounds:
+                raise ValueError(f"drift.round: must be at most rounds, got {self.drift.round}")
+            extra = len(self.drift.clients(num_clients, np.random.default_rng(0)))
+            enlarged = _under("drift", self.partition.resized, num_clients + extra)
+            _under("partition", enlarged.check, facts, num_samples)
+
+    @property
+    def deal(self) -> Deal:
+        """What makes the federation."""
+        return Deal(
+            self.dataset,
+            self.public,
+            self.partition,
+            self.split,
+            self.shift,
+            self.drift,
+            self.cohort.newcomers,
+        )
 
     @property
     def reads_outputs(self) -> bool:

@@ -3,6 +3,7 @@
 Shapes: N clients, L layers.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -20,11 +21,13 @@ from fedtsd.clients.engine import ClientSide
 from fedtsd.config import Config
 from fedtsd.data.dataset import Arrays, Dataset, default_root
 from fedtsd.data.federation import Federation, build_federation
+from fedtsd.data.skew import skew_of
 from fedtsd.messages import (
     Channel,
     ClientRequest,
     Engine,
     Evaluate,
+    Probe,
     Reply,
     Request,
     Task,
@@ -33,17 +36,21 @@ from fedtsd.messages import (
 from fedtsd.models import Layer, initialise, layers_of
 from fedtsd.observer import Observer
 from fedtsd.records import (
+    Evaluated,
     assignment_rows,
     model_rows,
+    sums_rows,
     write_partition,
     write_round,
+    write_schema,
     write_similarity,
 )
 from fedtsd.run_folder import RunFolder
+from fedtsd.score import score_of_task
 from fedtsd.seeding import numpy_rng, torch_rng
-from fedtsd.server import ServerState, start_state
+from fedtsd.server import ABSENT, ServerState, joined, start_state
 from fedtsd.summary import summarise
-from fedtsd.training import Phase
+from fedtsd.training import NUM_BINS, Phase
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +96,17 @@ class Experiment:
         cfg = self.config
         for r in range(state.round + 1, cfg.rounds + 1):
             started = time.perf_counter()
-            request = self.train_request(state.server, r)
+            server = self.admit(state.server, r)
+            request = self.train_request(server, r)
             reply = self.channel.exchange(request)  # clients work here
-            server = self.measure(state.server, request, reply)
+            server = self.measure(server, request, reply)
             server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
             server = cfg.personalization.adapt(server, r)
             server = cfg.aggregation.update(server, reply)
             traffic = self.channel.drain()
             evaluation = None
             if r % cfg.eval_every == 0 or r == cfg.rounds:
-                evaluation = self.channel.exchange(self.evaluate_request(server, r))
+                evaluation = self.evaluate(server, r)
             log_changes(state.server, server, r)
             seconds = time.perf_counter() - started
             row = write_round(folder, cfg, r, server, evaluation, traffic, seconds)
@@ -109,26 +117,63 @@ class Experiment:
                 observer.round(row)
         return state
 
+    def admit(self, server: ServerState, round: int) -> ServerState:
+        """Let newcomers in that are due, each to the cluster whose model fits its samples best."""
+        if round != self.config.cohort.join_round:
+            return server
+        newcomers = np.flatnonzero(server.assignment == ABSENT)
+        return joined(server, self.nearest_clusters(server, newcomers, round, look=False), round)
+
+    def nearest_clusters(
+        self, server: ServerState, newcomers: np.ndarray, round: int, look: bool
+    ) -> dict[int, int]:
+        """Return by client id the cluster whose model has the lowest loss on its training data."""
+        probe = Probe(server.centres, look)
+        rows = tuple(ClientRequest(c, {}, frozenset()) for c in newcomers.tolist())
+        reply = self.channel.exchange(Request(round, probe, rows))
+        return {row.client: int(np.argmin(row.losses)) for row in reply.rows}
+
+    def evaluate(self, server: ServerState, round: int) -> Evaluated:
+        """Ask every client how the model does that it would receive next, newcomers apart."""
+        newcomers = np.flatnonzero(self.start.server.assignment == ABSENT)
+        others = np.setdiff1d(np.arange(server.num_clients), newcomers)
+        reply = self.channel.exchange(self.evaluate_request(server, round, others))
+        if not len(newcomers):
+            return Evaluated(reply, None, server)
+        absent = np.flatnonzero(server.assignment == ABSENT)
+        if len(absent):
+            # As if they joined now: the model of the nearest cluster, with nothing private yet.
+            clusters = self.nearest_clusters(server, absent, round, look=True)
+            personal = np.where((server.assignment == ABSENT)[:, None], False, server.personal)
+            server = dataclasses.replace(joined(server, clusters, round), personal=personal)
+        request = self.evaluate_request(server, round, newcomers)
+        return Evaluated(reply, self.channel.exchange(request), server)
+
     def train_request(self, server: ServerState, round: int) -> Request:
         """Choose the cohort and the public samples of a round."""
         cfg = self.config
         rng = numpy_rng(cfg.seed, "cohort", round)
-        size = cfg.cohort.size or server.num_clients
-        cohort = np.sort(rng.choice(server.num_clients, size=size, replace=False))
+        size = cfg.cohort.size or len(server.present)
+        cohort = np.sort(rng.choice(server.present, size=size, replace=False))
         public = None
         if cfg.reads_outputs:
             rng = numpy_rng(cfg.seed, "public samples", round)
             public = cfg.similarity.choose_public(server, self.num_public, rng)
         return self.request(server, round, Train(cfg.training.phases, public), cohort)
 
-    def evaluate_request(self, server: ServerState, round: int) -> Request:
-        """Ask every client how the model does that it would receive next."""
+    def evaluate_request(self, server: ServerState, round: int, clients: np.ndarray) -> Request:
+        """Ask clients how the model does that they would receive next."""
         tuning = Phase("all", self.config.evaluation.tuning_epochs, 0.0)
         task = Evaluate(self.config.evaluation.stages, tuning)
-        return self.request(server, round, task, np.arange(server.num_clients))
+        return self.request(server, round, task, clients)
 
     def request(self, server: ServerState, round: int, task: Task, clients: np.ndarray) -> Request:
-        """Split each client's model into what is sent and what is personal: here and only here."""
+        """Split each client's model into what is sent and what is personal: here and only here.
+
+        Raises ValueError for a newcomer that has not joined: it has no cluster to be sent.
+        """
+        if (server.assignment[clients] == ABSENT).any():
+            raise ValueError(f"round {round}: clients that have not joined cannot be asked")
         rows = []
         for client in clients.tolist():
             kept = [layer for i, layer in enumerate(self.layers) if server.personal[client, i]]
@@ -152,8 +197,7 @@ class Experiment:
 
 def build(config: Config, federation: Federation) -> Experiment:
     """Build all parts from the config; the same seed gives the same parts."""
-    num_classes = len(federation.classes)
-    model = config.model.build(federation.input_shape, num_classes)
+    model = config.model.build(federation.input_shape, federation.num_outputs)
     initialise(model, torch_rng(config.seed, "model"))
     layers = layers_of(model)
     initial = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -165,24 +209,27 @@ def build(config: Config, federation: Federation) -> Experiment:
     side = ClientSide(federation, model, keeps, config.training, config.seed, device)
     engine = config.engine.build(side)
     shapes = {name: tensor.shape for name, tensor in initial.items()}
-    channel = Channel(engine, shapes, num_classes)
-    personal = config.personalization.start(len(federation.clients), len(layers))
-    start = RunState(0, start_state(initial, personal), engine.state_dict())
+    channel = Channel(engine, shapes, NUM_BINS if federation.regression else federation.num_outputs)
+    personal = config.personalization.start(federation.num_clients, len(layers))
+    server = start_state(initial, personal, federation.newcomers)
+    start = RunState(0, server, engine.state_dict())
     return Experiment(config, layers, len(federation.public), engine, channel, start)
 
 
 def load_federation(config: Config) -> Federation:
     """Load the data set and deal it to the clients."""
     arrays = load_arrays(config)
-    return build_federation(
-        arrays, config.dataset.public_size, config.partition, config.split, config.seed
-    )
+    return build_federation(arrays, config.deal, root_of(config), config.seed)
+
+
+def root_of(config: Config) -> Path:
+    """Return where data sets are kept."""
+    return Path(config.data.root) if config.data.root else default_root()
 
 
 def load_arrays(config: Config) -> Arrays:
     """Load a run's data set, once per process: the cells of a sweep share it."""
-    root = Path(config.data.root) if config.data.root else default_root()
-    return _load_arrays(config.dataset, root)
+    return _load_arrays(config.dataset, root_of(config))
 
 
 @lru_cache(maxsize=2)
@@ -205,20 +252,23 @@ def execute(
     saved = folder.load_checkpoint()
     state = RunState.from_state_dict(saved) if saved else experiment.start
     experiment.engine.load_state_dict(state.clients)
-    folder.rewind(state.round if saved else -1)
+    folder.rewind(state.round if saved else -1, score_of_task(federation.regression))
     if not saved:
         folder.append("assignments", assignment_rows(0, state.server))
+        folder.append("exchanged", sums_rows(federation))
     write_partition(folder, federation)
+    write_schema(folder, config.dataset)
     initial = experiment.start.server.centres[0]
     folder.write_json("model", list(model_rows(experiment.layers, initial)))
-    log.info("%s", describe(config, federation, experiment.layers))
+    for line in describe(config, federation, experiment.layers):
+        log.info("%s", line)
     with ExitStack() as stack:
         for observer in observers:
             observer.start(state.round)
             stack.callback(observer.stop)
         state = experiment.run(folder, state, observers)
     write_similarity(folder, federation, state.server)
-    folder.write_json("summary", summarise(folder.path, config, experiment.layers))
+    folder.write_json("summary", summarise(folder.path, config, federation, experiment.layers))
 
 
 def log_changes(before: ServerState, after: ServerState, round: int) -> None:
@@ -236,14 +286,16 @@ def log_changes(before: ServerState, after: ServerState, round: int) -> None:
         )  # fmt: skip
 
 
-def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) -> str:
-    """Return one line about what is about to run."""
+def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) -> list[str]:
+    """Return lines about what is about to run: parts, skew, what to know of the data."""
     sizes = federation.label_counts("train").sum(axis=1)
-    return (
+    first = (
         f"{config.method.name} on {config.dataset.name}: {len(sizes)} clients with "
         f"{sizes.min()} to {sizes.max()} training samples, {len(layers)} layers, "
         f"{len(federation.public)} public samples"
     )
+    notes = [f"data: {note}" for note in federation.notes]
+    return [first, f"skew: {skew_of(federation).in_words(federation.regression)}", *notes]
 
 
 def choose_device(name: str) -> torch.device:

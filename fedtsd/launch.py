@@ -1,5 +1,6 @@
 """Starting and ending runs: one run through Hydra, a run that goes on, a cell of a sweep."""
 
+import json
 import logging
 import os
 import signal
@@ -13,13 +14,20 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fedtsd.catalogue import conf_dir
-from fedtsd.compose import check, composed, explain, key_of, resolve
+from fedtsd.compose import as_yaml, check, composed, explain, files_of, key_of, resolve
 from fedtsd.config import Config, parse
-from fedtsd.errors import ConfigError, FedtsdError, InputError, Interrupted, Terminated
+from fedtsd.errors import (
+    ConfigError,
+    FedtsdError,
+    InputError,
+    Interrupted,
+    RunFolderError,
+    Terminated,
+)
 from fedtsd.experiment import execute, load_federation
 from fedtsd.observer import Observer
 from fedtsd.progress import Progress
@@ -127,7 +135,7 @@ def carry_out_cell(cfg: DictConfig, path: Path) -> None:
         if (path / "config.yaml").is_file():
             folder.set_status("running", error=None, traceback=None)
         else:
-            folder = RunFolder.create(path, OmegaConf.to_yaml(cfg, resolve=True))
+            folder = RunFolder.create(path, as_yaml(cfg))
         try:
             config = check(cfg)
             _carry_out(config, load_federation(config), folder)
@@ -143,7 +151,7 @@ def _run(cfg: DictConfig) -> None:
     try:
         config = check(cfg)
         federation = load_federation(config)
-        folder = RunFolder.create(path, OmegaConf.to_yaml(cfg, resolve=True))
+        folder = RunFolder.create(path, as_yaml(cfg))
     except InputError:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -174,6 +182,7 @@ def _carry_out(
     config: Config, federation: Any, folder: RunFolder, observers: Sequence[Observer] = ()
 ) -> None:
     """Execute a run; status.json and run.log tell how it went."""
+    _check_files(folder)
     with _log_to(folder.path / "run.log"):
         try:
             tracker = config.tracker.open(folder.config(), folder.path)
@@ -186,6 +195,19 @@ def _carry_out(
             log.exception("the run failed")
             raise
         folder.set_status("done")
+
+
+def _check_files(folder: RunFolder) -> None:
+    """Note what people's own data are, or refuse to go on with others than the run began with."""
+    found, file = files_of(folder.config()), folder.path / "files.json"
+    if not file.is_file():
+        folder.write_json("files", found)
+        return
+    for path, mark in json.loads(file.read_text()).items():
+        if found.get(path) != mark:
+            raise RunFolderError(
+                f"{path}: has changed since the run in {folder.path} began; start a new run"
+            )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ reply against its request and counts the bytes of every tensor in both direction
 Shapes: N clients, C cohort, B public samples of a round, Y classes.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,18 @@ class Evaluate:
     tuning: Phase
 
 
-Task = Train | Evaluate
+@dataclass(frozen=True)
+class Probe:
+    """Try these models, one per cluster, and send the loss of each on your own training samples.
+
+    look: whether this is only the simulation's look, like an evaluation, and no traffic.
+    """
+
+    models: tuple[Tensors, ...]
+    look: bool
+
+
+Task = Train | Evaluate | Probe
 
 
 @dataclass(frozen=True)
@@ -68,12 +80,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one split of one client: accuracy in 0..1, mean cross-entropy in nats."""
+    """One model on one split of one client.
+
+    scores: `accuracy` in 0..1, or in regression `mae` and `rmse` in the target's unit; and `loss`,
+    mean cross-entropy in nats or mean squared error of standardised values.
+    """
 
     stage: str
     split: str
-    accuracy: float
-    loss: float
+    scores: Mapping[str, float]
     num_examples: int
 
 
@@ -85,7 +100,9 @@ class ClientReply:
     num_examples: the size of its training data, its weight in the mean.
     num_samples: training samples processed, all epochs counted.
     seconds: how long the client worked.
-    outputs: softmax outputs [B, Y] on the public samples, if they were asked for.
+    outputs: softmax outputs [B, Y] on the public samples, if they were asked for; in regression,
+    probabilities [B, NUM_BINS] (`fedtsd.training`).
+    losses: of each model of a probe.
     """
 
     client: int
@@ -95,6 +112,7 @@ class ClientReply:
     seconds: float = 0.0
     outputs: Tensor | None = None
     evaluations: tuple[Evaluation, ...] = ()
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +154,7 @@ class ClientTraffic:
 class ItemTraffic:
     """One thing that crossed the door in a round.
 
-    item: the name of a tensor, SENT_OUTPUTS or SENT_PUBLIC.
+    item: the name of a tensor, SENT_OUTPUTS, SENT_PUBLIC, SENT_LOSSES, or SENT_SUMS.
     direction: `up` from clients to the server, or `down`.
     """
 
@@ -148,6 +166,9 @@ class ItemTraffic:
 
 SENT_OUTPUTS = "outputs on public samples"
 SENT_PUBLIC = "numbers of public samples"
+SENT_LOSSES = "losses of the cluster models"
+SENT_SUMS = "sums for standardisation"
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -177,7 +198,7 @@ class Channel:
     """The only way from the server to the clients.
 
     shapes: the shape of every tensor of the model, by name.
-    num_classes: Y.
+    num_classes: Y, the width of outputs on public samples.
     """
 
     def __init__(self, engine: Engine, shapes: Mapping[str, torch.Size], num_classes: int) -> None:
@@ -194,8 +215,10 @@ class Channel:
         """
         reply = self._engine.handle(request)
         self._check(request, reply)
-        if isinstance(request.task, Train):
-            self._count(request, reply, request.task.public)
+        if isinstance(request.task, Train) or (
+            isinstance(request.task, Probe) and not request.task.look
+        ):
+            self._count(request, reply)
         return reply
 
     def drain(self) -> Traffic:
@@ -203,18 +226,14 @@ class Channel:
         traffic, self._traffic = self._traffic, Traffic()
         return traffic
 
-    def _count(self, request: Request, reply: Reply, public: Tensor | None) -> None:
+    def _count(self, request: Request, reply: Reply) -> None:
         clients, sizes = [], defaultdict[tuple[str, str], list[int]](list)
         for asked, row in zip(request.rows, reply.rows, strict=True):
-            up, down = dict(row.tensors), dict(asked.tensors)
-            if public is not None:
-                down[SENT_PUBLIC] = public
-            if row.outputs is not None:
-                up[SENT_OUTPUTS] = row.outputs
+            up, down = _sent(row), _received(request.task, asked)
             for direction, crossed in (("up", up), ("down", down)):
-                for item, tensor in crossed.items():
-                    sizes[direction, item].append(_num_bytes(tensor))
-            sent, received = (sum(map(_num_bytes, part.values())) for part in (up, down))
+                for item, num_bytes in crossed.items():
+                    sizes[direction, item].append(num_bytes)
+            sent, received = sum(up.values()), sum(down.values())
             clients.append(ClientTraffic(row.client, sent, received, row.num_samples, row.seconds))
         items = [ItemTraffic(*key, len(found), sum(found)) for key, found in sizes.items()]
         old = self._traffic
@@ -230,6 +249,7 @@ class Channel:
             where = f"round {request.round}, client {row.client}"
             self._check_tensors(request.task, asked, row, where)
             self._check_outputs(request.task, row, where)
+            _check_losses(request.task, row, where)
             if row.num_examples < 1:
                 raise ProtocolError(f"{where}: num_examples is {row.num_examples}, must be >= 1")
 
@@ -263,6 +283,34 @@ class Channel:
         shape = (len(public), self._num_classes)
         if row.outputs.shape != shape or not torch.isfinite(row.outputs).all():
             raise ProtocolError(f"{where}: outputs must be finite and of shape {shape}")
+
+
+def _sent(row: ClientReply) -> dict[str, int]:
+    """Return the bytes of everything in a reply, by name."""
+    sizes = {name: _num_bytes(tensor) for name, tensor in row.tensors.items()}
+    if row.outputs is not None:
+        sizes[SENT_OUTPUTS] = _num_bytes(row.outputs)
+    if row.losses:
+        sizes[SENT_LOSSES] = FLOAT_BYTES * len(row.losses)
+    return sizes
+
+
+def _received(task: Task, asked: ClientRequest) -> dict[str, int]:
+    """Return the bytes of everything that one client is sent, by name."""
+    sizes = {name: _num_bytes(tensor) for name, tensor in asked.tensors.items()}
+    if isinstance(task, Train) and task.public is not None:
+        sizes[SENT_PUBLIC] = _num_bytes(task.public)
+    if isinstance(task, Probe):
+        for model in task.models:
+            for name, tensor in model.items():
+                sizes[name] = sizes.get(name, 0) + _num_bytes(tensor)
+    return sizes
+
+
+def _check_losses(task: Task, row: ClientReply, where: str) -> None:
+    expected = len(task.models) if isinstance(task, Probe) else 0
+    if len(row.losses) != expected or not all(map(math.isfinite, row.losses)):
+        raise ProtocolError(f"{where}: {expected} finite losses were asked for, got {row.losses}")
 
 
 def _num_bytes(tensor: Tensor) -> int:

@@ -4,7 +4,8 @@ Shapes: N clients.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,32 @@ import numpy as np
 from fedtsd import metrics
 from fedtsd.clustering.similarity import label_divergence
 from fedtsd.config import Config
-from fedtsd.data.federation import Federation
-from fedtsd.messages import Reply, Traffic
+from fedtsd.data.dataset import Dataset
+from fedtsd.data.federation import SPLITS, Federation
+from fedtsd.data.table.dataset import Table, schema_of
+from fedtsd.data.table.schema import schema_rows
+from fedtsd.messages import SENT_SUMS, Reply, Traffic
 from fedtsd.models import Layer
 from fedtsd.run_folder import RunFolder
+from fedtsd.score import score_in
 from fedtsd.server import ServerState, Tensors
 from fedtsd.similarity import OUTPUTS, OUTPUTS_AFTER, OUTPUTS_BEFORE, UPDATES
+
+MOST_PAIRED = 2000
+"""Clients up to which the divergence of each pair of label laws is kept: 32 MB of numbers."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What clients answered to an evaluation.
+
+    newcomers: the answer of those that are reported apart; None without any. placed: the server's
+    state with all of them in a cluster, as if those still absent joined now.
+    """
+
+    reply: Reply
+    newcomers: Reply | None
+    placed: ServerState
 
 
 def write_round(
@@ -25,24 +46,24 @@ def write_round(
     config: Config,
     round: int,
     server: ServerState,
-    evaluation: Reply | None,
+    evaluation: Evaluated | None,
     traffic: Traffic,
     seconds: float,
 ) -> dict[str, Any]:
     """Append one round to the tables; return its row of rounds.csv."""
-    served = config.evaluation.stages[-1]
-    rows = list(client_rows(round, server, evaluation)) if evaluation else []
-    test = [row for row in rows if row["stage"] == served and row["split"] == "test"]
     row: dict[str, Any] = {"round": round}
-    if test:
-        spread = metrics.spread([row["accuracy"] for row in test])
-        row |= {f"accuracy_{name}": value for name, value in dataclasses.asdict(spread).items()}
-        row["loss_mean"] = float(np.mean([row["loss"] for row in test]))
+    if evaluation is not None:
+        rows = list(client_rows(round, server, evaluation.reply))
+        folder.append("clients", rows)
+        row |= _summary_of(rows, config.evaluation.stages[-1])
+        if evaluation.newcomers is not None:
+            rows = list(client_rows(round, evaluation.placed, evaluation.newcomers))
+            folder.append("newcomers", rows)
     # Of several tests in one round, the table shows the most significant.
     decision = min(server.decisions, key=lambda d: (d.hopkins_p, -d.hopkins), default=None)
     row |= {
         "num_clusters": len(server.centres),
-        "personal_layers_mean": float(server.personal.sum(axis=1).mean()),
+        "personal_layers_mean": float(server.personal[server.present].sum(axis=1).mean()),
         "hopkins": decision.hopkins if decision else None,
         "hopkins_p": decision.hopkins_p if decision else None,
         "bytes_up": traffic.bytes_up,
@@ -50,7 +71,6 @@ def write_round(
         "samples": traffic.samples,
         "seconds": seconds,
     }
-    folder.append("clients", rows)
     folder.append(
         "clustering", [{"round": round, **dataclasses.asdict(d)} for d in server.decisions]
     )
@@ -59,6 +79,15 @@ def write_round(
         folder.append(table, [{"round": round, **dataclasses.asdict(part)} for part in parts])
     folder.append("rounds", [row])
     return row
+
+
+def _summary_of(rows: list[dict[str, Any]], served: str) -> dict[str, float]:
+    """Return mean, spread and worst tenth over clients of the served model on test data."""
+    test = [row for row in rows if row["stage"] == served and row["split"] == "test"]
+    score = score_in(test[0])
+    spread = metrics.spread([row[score.name] for row in test], score)
+    loss = float(np.mean([row["loss"] for row in test]))
+    return {**spread.named(score), "loss_mean": loss}
 
 
 def client_rows(round: int, server: ServerState, reply: Reply) -> Iterator[dict[str, Any]]:
@@ -71,20 +100,34 @@ def client_rows(round: int, server: ServerState, reply: Reply) -> Iterator[dict[
                 "client": answer.client,
                 "cluster": int(server.assignment[answer.client]),
                 "personal_layers": int(layers[answer.client]),
-                **dataclasses.asdict(evaluation),
+                "stage": evaluation.stage,
+                "split": evaluation.split,
+                **evaluation.scores,
+                "num_examples": evaluation.num_examples,
             }
 
 
 def assignment_rows(round: int, server: ServerState) -> Iterator[dict[str, Any]]:
-    """One row of assignments.csv per client."""
+    """One row of assignments.csv per client that is there."""
     layers = server.personal.sum(axis=1)
-    for client in range(server.num_clients):
+    for client in server.present.tolist():
         yield {
             "round": round,
             "client": client,
             "cluster": int(server.assignment[client]),
             "personal_layers": int(layers[client]),
         }
+
+
+def sums_rows(federation: Federation) -> Iterator[dict[str, Any]]:
+    """Rows of exchanged.csv, round 0: the sums from which everybody standardises, if any."""
+    if federation.num_sums:
+        clients = federation.num_clients - len(federation.newcomers)
+        num_bytes = 8 * federation.num_sums * clients
+        known = {"round": 0, "item": SENT_SUMS, "num_clients": clients}
+        yield {"direction": "up", "num_bytes": num_bytes, **known}
+        # Three sums a feature go up, a mean and a standard deviation come back.
+        yield {"direction": "down", "num_bytes": num_bytes * 2 // 3, **known}
 
 
 def model_rows(layers: Iterable[Layer], model: Tensors) -> Iterator[dict[str, Any]]:
@@ -95,22 +138,44 @@ def model_rows(layers: Iterable[Layer], model: Tensors) -> Iterator[dict[str, An
 
 
 def write_partition(folder: RunFolder, federation: Federation) -> None:
-    """Write who holds which classes: partition.csv, classes.json and the similarity of laws."""
-    lines = ["client,split,label,count"]
-    for split in ("train", "val", "test"):
-        counts = federation.label_counts(split)
-        lines += [
-            f"{client},{split},{label},{counts[client, label]}"
-            for client, label in np.argwhere(counts)
-        ]
-    (folder.path / "partition.csv").write_text("\n".join(lines) + "\n")
+    """Write who holds which classes, and the names of classes, groups and sites.
+
+    partition.csv is of the start, drift.csv of what drifting clients hold later.
+    """
+    counts = {split: federation.holder_counts(split) for split in SPLITS}
+    clients = {client: client for client in range(federation.num_clients)}
+    _write_counts(folder, "partition", clients, counts)
+    if federation.moves:
+        _write_counts(folder, "drift", federation.moves, counts)
     folder.write_json("classes", list(federation.classes))
     groups = federation.groups
     folder.write_json("groups", None if groups is None else groups.tolist())
+    folder.write_json("sites", None if federation.names is None else list(federation.names))
+
+
+def write_schema(folder: RunFolder, dataset: Dataset) -> None:
+    """Write schema.json: how each column of a table was read. Other data sets have none."""
+    if isinstance(dataset, Table):
+        folder.write_json("schema", schema_rows(schema_of(dataset)))
+
+
+def _write_counts(
+    folder: RunFolder, name: str, holders: Mapping[int, int], counts: Mapping[str, np.ndarray]
+) -> None:
+    """Write a row per client, split and class; `holders` says by client whose samples it has."""
+    lines = ["client,split,label,count"]
+    for split, held in counts.items():
+        for client, holder in holders.items():
+            labels = np.flatnonzero(held[holder])
+            lines += [f"{client},{split},{label},{held[holder, label]}" for label in labels]
+    (folder.path / f"{name}.csv").write_text("\n".join(lines) + "\n")
 
 
 def write_similarity(folder: RunFolder, federation: Federation, server: ServerState) -> None:
-    """Write the pair matrices [N, N]: label laws (known to nobody but us) and what was measured."""
+    """Write the pair matrices [N, N]: label laws (known to nobody but us) and what was measured.
+
+    Of very many clients there is only what was measured: the matrix would be larger than the rest.
+    """
     measured = {
         "outputs": OUTPUTS,
         "outputs_before": OUTPUTS_BEFORE,
@@ -118,5 +183,7 @@ def write_similarity(folder: RunFolder, federation: Federation, server: ServerSt
         "updates": UPDATES,
     }
     arrays = {name: server.memory[key] for name, key in measured.items() if key in server.memory}
-    labels = label_divergence(federation.label_counts("train"))
-    folder.write_arrays("similarity", labels=labels, **arrays)
+    if federation.num_clients <= MOST_PAIRED:
+        arrays["labels"] = label_divergence(federation.label_counts("train"))
+    if arrays:
+        folder.write_arrays("similarity", **arrays)

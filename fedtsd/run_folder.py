@@ -21,17 +21,20 @@ from filelock import FileLock, Timeout
 from fedtsd import __version__
 from fedtsd.checkpoint import read_checkpoint, write_atomically, write_checkpoint
 from fedtsd.errors import RunFolderError
+from fedtsd.score import ACCURACY, MAE, Score
 
+_CLIENTS = (
+    "round", "client", "cluster", "personal_layers", "stage", "split", "accuracy", "loss",
+    "num_examples",
+)  # fmt: skip
 TABLES: dict[str, tuple[str, ...]] = {
     "rounds": (
         "round", "accuracy_mean", "accuracy_std", "accuracy_worst10", "loss_mean", "num_clusters",
         "personal_layers_mean", "hopkins", "hopkins_p", "bytes_up", "bytes_down", "samples",
         "seconds",
     ),
-    "clients": (
-        "round", "client", "cluster", "personal_layers", "stage", "split", "accuracy", "loss",
-        "num_examples",
-    ),
+    "clients": _CLIENTS,
+    "newcomers": _CLIENTS,
     "assignments": ("round", "client", "cluster", "personal_layers"),
     "clustering": (
         "round", "stage", "cluster", "size", "num_clusters_proposed", "silhouette", "hopkins",
@@ -40,6 +43,8 @@ TABLES: dict[str, tuple[str, ...]] = {
     "traffic": ("round", "client", "bytes_up", "bytes_down", "samples", "seconds"),
     "exchanged": ("round", "direction", "item", "num_clients", "num_bytes"),
 }  # fmt: skip
+MEASURED = {ACCURACY.name: ("accuracy",), MAE.name: ("mae", "rmse")}
+"""What stands in the tables in the place of accuracy."""
 COMMAND = ["fedtsd", *sys.argv[1:]]  # as typed; Hydra is given another argv later
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core")
 
@@ -49,6 +54,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._score = ACCURACY
 
     @classmethod
     def create(cls, path: Path, config: str) -> "RunFolder":
@@ -127,15 +133,20 @@ class RunFolder:
     def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a table; floats keep every bit, None and NaN become empty cells."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, TABLES[table], lineterminator="\n")
+        writer = csv.DictWriter(text, columns_of(table, self._score), lineterminator="\n")
         for row in rows:
             writer.writerow({key: _cell(value) for key, value in row.items()})
         with (self.path / f"{table}.csv").open("a") as file:
             file.write(text.getvalue())
 
-    def rewind(self, round: int) -> None:
-        """Cut all tables back to the rows of rounds up to `round`; -1 leaves the header."""
-        for table, columns in TABLES.items():
+    def rewind(self, round: int, score: Score = ACCURACY) -> None:
+        """Cut all tables back to the rows of rounds up to `round`; -1 leaves the header.
+
+        score: what the run is scored by, which names some columns.
+        """
+        self._score = score
+        for table in TABLES:
+            columns = columns_of(table, score)
             file = self.path / f"{table}.csv"
             lines = file.read_text().splitlines(keepends=True)[1:] if file.exists() else []
             # A kill may leave half a line; it belongs to a round that is run again.
@@ -167,6 +178,13 @@ class RunFolder:
     @property
     def _checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+
+def columns_of(table: str, score: Score) -> tuple[str, ...]:
+    """Return the columns of a table in a run with this score."""
+    names = {"accuracy": MEASURED[score.name]}
+    names |= {a: (b,) for a, b in zip(ACCURACY.columns, score.columns, strict=True)}
+    return tuple(new for old in TABLES[table] for new in names.get(old, (old,)))
 
 
 def environment() -> dict[str, Any]:

@@ -5,7 +5,7 @@ found by client id in `assignment`, never by their position in a cohort.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,9 @@ from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
 """A model or a part of one: tensors by their state-dict name. Never changed in place."""
+
+
+ABSENT = -1
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ServerState:
     """The server's whole memory.
 
     centres: K models, each with every layer (layers that nobody shares keep their last value).
-    assignment: int64 [N], the cluster of each client.
+    assignment: int64 [N], the cluster of each client; ABSENT for newcomers that have not joined.
     assignment_round: int64 [N], the round in which the client's cluster last changed.
     personal: bool [N, L], the layers that stay private on each client.
     personal_round: int64 [N], the round in which `personal` was last chosen.
@@ -59,6 +62,11 @@ class ServerState:
     def num_clients(self) -> int:
         """N."""
         return len(self.assignment)
+
+    @property
+    def present(self) -> np.ndarray:
+        """The ids of all clients that are there, sorted."""
+        return np.flatnonzero(self.assignment != ABSENT)
 
     def members(self, cluster: int) -> np.ndarray:
         """Return the client ids of one cluster, sorted."""
@@ -103,8 +111,20 @@ def reassigned(server: ServerState, assignment: np.ndarray, round: int) -> Serve
     )
 
 
-def start_state(model: Tensors, personal: np.ndarray) -> ServerState:
-    """Return the state before round 1: one cluster of all clients, the initial model its centre."""
-    num_clients = len(personal)
-    zeros = np.zeros(num_clients, dtype=np.int64)
-    return ServerState((model,), zeros, zeros, personal, zeros)
+def joined(server: ServerState, clusters: Mapping[int, int], round: int) -> ServerState:
+    """Return the state with newcomers in their clusters, by client id; nobody else moves."""
+    assignment, since = server.assignment.copy(), server.assignment_round.copy()
+    for client, cluster in clusters.items():
+        assignment[client], since[client] = cluster, round
+    return dataclasses.replace(server, assignment=assignment, assignment_round=since)
+
+
+def start_state(model: Tensors, personal: np.ndarray, newcomers: Sequence[int] = ()) -> ServerState:
+    """Return the state before round 1: one cluster of all clients but newcomers.
+
+    Its centre is the initial model.
+    """
+    zeros = np.zeros(len(personal), dtype=np.int64)
+    assignment = zeros.copy()
+    assignment[list(newcomers)] = ABSENT
+    return ServerState((model,), assignment, zeros, personal, zeros)

@@ -34,9 +34,10 @@ SAMPLINGS = ("uniform", "weighted")
 class Similarity:
     """How outputs and updates are measured; both are read from `first_round` on.
 
-    public_batch: B, public samples a round. public_sampling: `uniform`, or `weighted` towards
-    samples on which clients disagreed (0.9 w^4 / sum w^4 + 0.1 / P, w the sample's mean
-    divergence so far). output_memory, update_memory: weight of the past in the running means.
+    public_batch: B, public samples a round, or all where there are fewer. public_sampling:
+    `uniform`, or `weighted` towards samples on which clients disagreed (0.9 w^4 / sum w^4
+    + 0.1 / P, w the sample's mean divergence so far). output_memory, update_memory: weight of the
+    past in the running means.
     """
 
     public_batch: int
@@ -66,7 +67,8 @@ class Similarity:
         probability = None
         if self.public_sampling == "weighted" and PUBLIC_COUNT in server.memory:
             probability = self._probability(server)
-        chosen = rng.choice(num_public, size=self.public_batch, replace=False, p=probability)
+        size = min(self.public_batch, num_public)
+        chosen = rng.choice(num_public, size=size, replace=False, p=probability)
         return torch.from_numpy(np.sort(chosen).astype(np.int32))
 
     def _probability(self, server: ServerState) -> np.ndarray | None:

@@ -2,6 +2,13 @@
 
 from dataclasses import dataclass
 
+NUM_BINS = 12
+BIN_REACH = 2.5
+BIN_WIDTH = 0.5
+"""In regression, clients tell predictions on public samples as probabilities of NUM_BINS bins: ten
+between -BIN_REACH and BIN_REACH standard deviations of the target and one beyond either end, under
+a Gaussian of standard deviation BIN_WIDTH."""
+
 LAYER_SETS = ("all", "personal", "shared")
 
 

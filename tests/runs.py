@@ -27,6 +27,21 @@ class Quiet:
         return None
 
 
+class StoppedError(Exception):
+    """Stands for a kill between two rounds."""
+
+
+class StopAfter(Quiet):
+    """An observer that ends the run after a round."""
+
+    def __init__(self, round: int) -> None:
+        self._round = round
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        if row["round"] == self._round:
+            raise StoppedError
+
+
 def run_toy(cfg: Config, federation: Federation, path: Path, *observers: Quiet) -> None:
     """Run, or continue what is in the folder."""
     folder = (

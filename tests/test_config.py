@@ -1,26 +1,68 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
 from fedtsd.catalogue import GROUPS, conf_dir, options
-from fedtsd.compose import cells, check, composed
+from fedtsd.compose import cells, check, composed, key_of, resolve
 from fedtsd.config import parse
 from fedtsd.data.partition import Dirichlet
 from fedtsd.errors import ConfigError
 from fedtsd.personalization import Adaptive
+from tests.own import write_clinics, write_pictures
 
 ALL = [(group, option) for group in GROUPS for option in options(group)]
+TABLE = ("dataset=table", "dataset.path=clinics", "dataset.target=diagnosis")
+NEEDS = {
+    "dataset=table": TABLE[1:],
+    "dataset=image_folder": ("dataset.path=pictures",),
+    "dataset=arrays": ("dataset.path=arrays.npz",),
+    "partition=by_site": TABLE,
+    "public=folder": ("public.path=other", "dataset.standardise=moments"),
+    "public=noise": ("dataset.standardise=moments",),
+    "public=contaminated": ("dataset.standardise=moments",),
+    "public=other": ("dataset=fashion_mnist", "dataset.standardise=moments"),
+}
+"""What these options cannot do without."""
 
 
 @pytest.mark.parametrize(("group", "option"), ALL)
-def test_every_config_file_composes_and_says_what_it_is(group: str, option: str) -> None:
-    check(composed([f"{group}={option}"]))
+def test_every_config_file_composes_and_says_what_it_is(
+    group: str, option: str, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDTSD_DATA", str(outputs / "data"))
+    write_clinics(outputs / "clinics")
+    write_pictures(outputs / "pictures", per_class=40)
+    write_pictures(outputs / "other")
+    np.savez(outputs / "arrays.npz", x=np.eye(300)[:, :4], y=np.arange(300) % 3)
+    config = check(composed([f"{group}={option}", *NEEDS.get(f"{group}={option}", ())]))
+    assert config.dataset.facts.num_samples >= 100
     assert options(group)[option]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("clinics", "clinics"),
+        ("clinics/lima.csv", "lima"),
+        ("clinics/", "clinics"),
+        ("./my data", "my_data"),
+    ],
+)
+def test_own_data_are_named_after_their_place(path: str, name: str, outputs: Path) -> None:
+    write_clinics(outputs / "clinics")
+    write_clinics(outputs / "my data")
+    known = ["dataset=table", "dataset.target=diagnosis", "partition.num_clients=5"]
+    assert check(composed([*known, f'dataset.path="{path}"'])).dataset.name == name
+    given = composed(["dataset=table", f'dataset.path="{path}"', "dataset.name=mine"])
+    assert resolve(given)["dataset"]["name"] == "mine"
 
 
 def test_a_node_becomes_its_dataclass(config) -> None:
     cfg = config("partition.alpha=0.3", "partition.num_clients=7", "model.hidden=[4]")
-    assert cfg.partition == Dirichlet(7, 10, None, 0.3)
+    assert cfg.partition == Dirichlet(7, 10, None, None, 0.3)
     assert isinstance(cfg.personalization, Adaptive)
     assert cfg.training.phases[0].epochs == cfg.training.epochs == 2
 
@@ -43,14 +85,43 @@ def test_an_experiment_is_overridden_by_the_command_line(config) -> None:
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_severity_wins_over_an_experiment(experiment: str, config) -> None:
+    usual = config(f"experiment={experiment}").partition
     severe = config(f"experiment={experiment}", "severity=severe").partition
-    assert (type(severe).__name__, severe.alpha) == ("Dirichlet", 0.1)
-    assert type(config(f"experiment={experiment}", "severity=iid").partition).__name__ == "Iid"
+    mild = config(f"experiment={experiment}", "severity=mild").partition
+    assert len({usual, severe, mild}) == 3
 
 
-def test_severity_sets_the_partition(config) -> None:
+def test_severity_sets_every_knob_that_is_there(config) -> None:
     assert config("severity=severe").partition.alpha == 0.1
-    assert type(config("severity=iid").partition).__name__ == "Iid"
+    assert config("severity=iid").partition.alpha == float("inf")
+    mixed = config(
+        "partition=pathological", "sizes=lognormal", "shift=rotation", "drift=new_law",
+        "severity=severe",
+    )  # fmt: skip
+    assert mixed.partition.classes_per_client == 2
+    assert mixed.partition.sizes.sigma == 1.2
+    assert mixed.shift.degrees == 90
+    assert mixed.drift.share == 0.5
+    # Who sets a knob by hand means it; the others still follow.
+    by_hand = config("partition.alpha=0.3", "sizes=lognormal", "severity=mild").partition
+    assert (by_hand.alpha, by_hand.sizes.sigma) == (0.3, 0.3)
+
+
+def test_a_knob_set_by_hand_and_the_same_by_severity_are_one_run() -> None:
+    by_hand, by_severity = (
+        key_of(resolve(composed([o]))) for o in ("partition.alpha=0.1", "severity=severe")
+    )
+    assert by_hand == by_severity
+    assert by_hand != key_of(resolve(composed([])))
+
+
+def test_changed_files_are_another_run(outputs) -> None:
+    write_clinics(outputs / "clinics")
+    before = key_of(resolve(composed(list(TABLE))))
+    assert before == key_of(resolve(composed(list(TABLE))))
+    with (outputs / "clinics/lima.csv").open("a") as file:
+        file.write("\n")
+    assert before != key_of(resolve(composed(list(TABLE))))
 
 
 ERRORS = [
@@ -69,20 +140,31 @@ ERRORS = [
     ("partition.alpha=x", "partition.alpha: must be a number, got 'x'"),
     ("partition.num_clients=0", "partition.num_clients: must be at least 1, got 0"),
     ("partition.num_clients=500", "partition.num_clients: 500 clients with at least 10 samples"),
-    ("cohort.size=21", "cohort.size: must be null or 1 to partition.num_clients (20), got 21"),
+    ("cohort.size=21", "cohort.size: must be null or 1 to the 20 clients there are, got 21"),
+    ("severity=sever", "severity: 'sever' is unknown; did you mean severe?"),
+    ("cohort.newcomers=1", "cohort.newcomers: must be in [0, 1), got 1"),
+    ("cohort.join_round=3", "cohort.join_round: 3 means nothing without newcomers"),
+    ("shift=rotatoin", "shift: 'rotatoin' is unknown; did you mean rotation?"),
+    ("partition=by_site", "partition.by_site: needs data that say whose each sample is"),
+    ("dataset=table", "dataset.path"),
+    ("public=noise", "dataset.standardise: public needs public samples of the data set itself"),
+    ("dataset.standardise=mean", "dataset.standardise: must be one of public, moments, site, none"),
     ("cohort.size=0", "cohort.size: must be null or 1"),
     ("device=gpu", "device: must be one of auto, cpu, cuda, got 'gpu'"),
     ("training.lr=0", "training.lr: must be above 0, got 0"),
     ("training.batch_size=0", "training.batch_size: must be at least 1"),
     ("training=3", "training"),
-    ("similarity.public_batch=201", "similarity.public_batch: must be at most dataset.public_size"),
-    ("dataset.public_size=0", "dataset.public_size: must be 1 to 1796, got 0"),
+    ("public.size=1797", "public.size: must be below the 1797 samples of the data set"),
+    ("public.size=0", "public.size: must be null or at least 1, got 0"),
+    ("dataset.public_size=1797", "dataset.public_size: must be below the 1797 samples"),
+    ("dataset.public_size=0", "dataset.public_size: must be null or at least 1, got 0"),
     ("evaluation.stages=[best]", "evaluation.stages: must be one or more of personalized, tuned"),
     ("split.test=1", "split.test: must be in [0, 1), got 1"),
     ("clustering.confirmations=0", "clustering.confirmations: must be at least 1"),
     ("clustering.hopkins.dimensions=0", "clustering.hopkins.dimensions must be at least 1, got 0"),
     ("+clustering.extra=1", "key 'clustering.extra' is unknown"),
     ("evaluation.local_run=/nowhere", "evaluation.local_run: /nowhere is not the folder"),
+    ("dataset.name=a;b", "dataset.name: 'a;b' needs quotes, written as 'dataset.name=\"a;b\"'"),
     ("seed=", "seed: must be a whole number, got ''"),
     ("=", "No match"),
     ("model=0", "model: '0' is unknown; legal: cnn, lenet, mlp, resnet8"),
@@ -108,7 +190,13 @@ def test_errors_are_one_line_with_the_nearest_name(override: str, message: str) 
         (["model=resnet8", "model.groups=3"], "model.width: must be a positive multiple"),
         (["dataset=mnist", "dataset.pool=3"], "dataset.pool: must divide the image side 28"),
         (["dataset=mnist", "model=lenet", "dataset.pool=14"], "model.LeNet needs images"),
-        (["partition=pathological", "severity=severe", "partition=iid"], "partition"),
+        (["partition=iid", "severity=severe"], "severity: severe changes nothing here"),
+        (["partition.alpha=0.3", "severity=severe"], "severity: severe changes nothing here"),
+        (["drift=new_law", "drift.round=21"], "drift.round: must be at most rounds, got 21"),
+        (["drift=new_law", "partition.num_clients=150"], "partition.num_clients: 225 clients"),
+        (["cohort.newcomers=0.5", "cohort.join_round=30"], "cohort.join_round: must be at most"),
+        (["cohort.newcomers=0.5", "cohort.size=11"], "cohort.size: must be null or 1 to the 10"),
+        (["cohort.newcomers=0.99"], "cohort.newcomers: leaves none of 20 clients to train"),
     ],
 )
 def test_contradictions_are_found_before_any_data(overrides, message) -> None:
@@ -118,7 +206,7 @@ def test_contradictions_are_found_before_any_data(overrides, message) -> None:
 
 
 def plain() -> dict:
-    return OmegaConf.to_container(composed([]), resolve=True)
+    return resolve(composed([]))
 
 
 def test_targets_must_be_dataclasses() -> None:
@@ -143,7 +231,7 @@ def test_methods_change_the_defaults(config) -> None:
     assert (tuned.stages, tuned.tuning_epochs) == (("personalized", "tuned"), 3)
 
 
-@pytest.mark.parametrize("group", ["method", "experiment", "severity"])
+@pytest.mark.parametrize("group", ["method", "experiment"])
 def test_every_value_of_a_global_file_arrives(group: str) -> None:
     def arrived(given: dict, found: dict, path: str) -> None:
         for key, value in given.items():

@@ -12,7 +12,7 @@ import torch
 from fedtsd.catalogue import options
 from fedtsd.experiment import build, load_federation
 from fedtsd.run_folder import TABLES, RunFolder
-from tests.runs import TIME_COLUMNS, Quiet, run_toy, table
+from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
 
 METHODS = sorted(options("method"))
 SMALL = ("partition.num_clients=4", "model.hidden=[8]", "similarity.public_batch=20")
@@ -170,19 +170,6 @@ def test_divergence_is_an_error_that_names_the_client(config, toy, tmp_path) -> 
     cfg = config("method=fedavg", "training.lr=1e30", "rounds=3", *SMALL)
     with pytest.raises(ProtocolError, match=r"round \d, client \d: .* try a smaller training.lr"):
         run_toy(cfg, toy(4), tmp_path)
-
-
-class StoppedError(Exception):
-    """Stands for a kill between two rounds."""
-
-
-class StopAfter(Quiet):
-    def __init__(self, round: int) -> None:
-        self._round = round
-
-    def round(self, row) -> None:
-        if row["round"] == self._round:
-            raise StoppedError
 
 
 def bits(state) -> bytes:

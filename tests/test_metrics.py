@@ -1,8 +1,7 @@
-import numpy as np
 import pandas as pd
 import pytest
 
-from fedtsd.metrics import Spread, accuracy_at, best_validation_round, label_skew, spread
+from fedtsd.metrics import Spread, best_validation_round, scores_at, spread
 
 
 def test_spread() -> None:
@@ -39,11 +38,4 @@ def test_best_round_is_chosen_on_validation_the_first_of_equals() -> None:
 
 
 def test_accuracy_per_client() -> None:
-    assert accuracy_at(ROWS, "personalized", 3).to_dict() == {0: 0.95, 1: 0.85}
-
-
-def test_label_skew_by_hand() -> None:
-    assert label_skew(np.array([[5, 5], [50, 50]])) == 0.0
-    # Two one-class clients of equal size, each against (1/2, 1/2)
-    # with m = (3/4, 1/4): H(m) = .811278, minus (H(1, 0) + H(1/2, 1/2)) / 2 = 1/2.
-    assert label_skew(np.array([[8, 0], [0, 8]])) == pytest.approx(0.311278, abs=1e-6)
+    assert scores_at(ROWS, "personalized", 3).to_dict() == {0: 0.95, 1: 0.85}

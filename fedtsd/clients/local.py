@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from fedtsd.data.federation import ClientData, Split
+from fedtsd.data.holdings import ClientData, Split
 from fedtsd.messages import Evaluation
-from fedtsd.training import Phase, Training
+from fedtsd.training import BIN_REACH, BIN_WIDTH, NUM_BINS, Phase, Training
 
 CHUNK = 1024
 """Samples per forward pass when nothing is trained; bounds the memory, not the result."""
@@ -47,7 +47,7 @@ def train(
         for _ in range(phase.epochs):
             for inputs, labels in batches(split, training.batch_size, rng):
                 optimizer.zero_grad()
-                loss = nn.functional.cross_entropy(model(inputs), labels)
+                loss = loss_of(model(inputs), labels)
                 if phase.proximal:
                     loss = loss + phase.proximal / 2 * _squared_distance(moving, received)
                 torch.autograd.backward(loss)
@@ -72,9 +72,37 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
     return torch.cat([model(chunk) for chunk in torch.split(inputs, CHUNK)])
 
 
-def public_outputs(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the softmax outputs [B, Y] on public samples, on the CPU."""
-    return torch.softmax(predict(model, inputs), dim=1).cpu()
+def public_outputs(model: nn.Module, inputs: Tensor, regression: bool) -> Tensor:
+    """Return what a client tells of its outputs on public samples, on the CPU.
+
+    Softmax outputs [B, Y]; in regression, probabilities of bins [B, NUM_BINS].
+    """
+    outputs = predict(model, inputs)
+    return (bin_probabilities(outputs) if regression else torch.softmax(outputs, dim=1)).cpu()
+
+
+def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy; where labels are values to predict, the mean squared error."""
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(outputs.squeeze(1), labels)
+    return nn.functional.cross_entropy(outputs, labels)
+
+
+def bin_probabilities(values: Tensor) -> Tensor:
+    """Return how likely each of the bins is around predicted values [B, 1], as [B, NUM_BINS].
+
+    Gaussians of standard deviation BIN_WIDTH, in standard deviations of the target. So predictions
+    of a regression can be compared by Jensen-Shannon divergence like those of a classifier.
+    """
+    edges = torch.linspace(-1, 1, NUM_BINS - 1, device=values.device) * BIN_REACH
+    below = torch.special.ndtr((edges[None, :] - values) / BIN_WIDTH)
+    ends = torch.zeros_like(values), torch.ones_like(values)
+    return torch.diff(torch.cat([ends[0], below, ends[1]], dim=1), dim=1)
+
+
+def mean_loss(model: nn.Module, split: Split) -> float:
+    """Return the mean loss on a split."""
+    return loss_of(predict(model, split.inputs), split.labels).item()
 
 
 def evaluate(model: nn.Module, data: ClientData, stage: str) -> list[Evaluation]:
@@ -83,11 +111,18 @@ def evaluate(model: nn.Module, data: ClientData, stage: str) -> list[Evaluation]
     for name, split in (("val", data.val), ("test", data.test)):
         if not len(split):
             continue
-        logits = predict(model, split.inputs)
-        accuracy = (logits.argmax(dim=1) == split.labels).double().mean().item()
-        loss = nn.functional.cross_entropy(logits, split.labels).item()
-        found.append(Evaluation(stage, name, accuracy, loss, len(split)))
+        outputs = predict(model, split.inputs)
+        scores = {**scores_of(outputs, split), "loss": loss_of(outputs, split.labels).item()}
+        found.append(Evaluation(stage, name, scores, len(split)))
     return found
+
+
+def scores_of(outputs: Tensor, split: Split) -> dict[str, float]:
+    """Return the accuracy; in regression, mean absolute and root mean square error."""
+    if not split.labels.is_floating_point():
+        return {"accuracy": (outputs.argmax(dim=1) == split.labels).double().mean().item()}
+    errors = split.unit * (outputs.squeeze(1) - split.labels).double()
+    return {"mae": errors.abs().mean().item(), "rmse": errors.square().mean().sqrt().item()}
 
 
 def _squared_distance(moving: dict[str, nn.Parameter], received: dict[str, Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """The reference engine: one client after the other, plain PyTorch. Other engines must agree."""
 
 import copy
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fedtsd.messages import (
     ClientRequest,
     Evaluate,
     Evaluation,
+    Probe,
     Reply,
     Request,
     Train,
@@ -53,6 +55,8 @@ class SequentialEngine:
         task = request.task
         if isinstance(task, Train):
             rows = [self._train(request.round, task, row) for row in request.rows]
+        elif isinstance(task, Probe):
+            rows = [self._probe(request.round, task, row) for row in request.rows]
         else:
             rows = [self._evaluate(request.round, task, row) for row in request.rows]
         return Reply(request.round, tuple(rows))
@@ -67,7 +71,7 @@ class SequentialEngine:
 
     def _train(self, round: int, task: Train, row: ClientRequest) -> ClientReply:
         started = time.perf_counter()
-        split = self._data.clients[row.client].train
+        split = self._data.data_of(row.client, round).train
         self._lay_out(row)
         rng = torch_rng(self._side.seed, "train", round, row.client)
         num_samples = local.train(
@@ -76,7 +80,7 @@ class SequentialEngine:
         outputs = None
         if task.public is not None:
             chosen = self._data.public[task.public.to(self._side.device)]
-            outputs = local.public_outputs(self._model, chosen)
+            outputs = local.public_outputs(self._model, chosen, self._data.regression)
         trained = {n: p.detach().cpu().clone() for n, p in self._model.named_parameters()}
         self._store.put(row.client, trained)
         shared = {name: trained[name] for name in row.tensors}
@@ -84,7 +88,7 @@ class SequentialEngine:
         return ClientReply(row.client, shared, len(split), num_samples, seconds, outputs)
 
     def _evaluate(self, round: int, task: Evaluate, row: ClientRequest) -> ClientReply:
-        data = self._data.clients[row.client]
+        data = self._data.data_of(row.client, round)
         found: list[Evaluation] = []
         for stage in task.stages:
             self._lay_out(row)
@@ -94,6 +98,14 @@ class SequentialEngine:
                 local.train(self._model, data.train, phases, row.personal, training, rng)
             found += local.evaluate(self._model, data, stage)
         return ClientReply(row.client, {}, len(data.train), evaluations=tuple(found))
+
+    def _probe(self, round: int, task: Probe, row: ClientRequest) -> ClientReply:
+        split = self._data.data_of(row.client, round).train
+        losses = []
+        for model in task.models:
+            self._lay_out(dataclasses.replace(row, tensors=model))
+            losses.append(local.mean_loss(self._model, split))
+        return ClientReply(row.client, {}, len(split), losses=tuple(losses))
 
     @torch.no_grad()
     def _lay_out(self, row: ClientRequest) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from fedtsd.clustering.hopkins import Hopkins
 from fedtsd.clustering.similarity import cosine_distance
 from fedtsd.clustering.split import eject, propose
-from fedtsd.server import Decision, ServerState, reassigned
+from fedtsd.server import ABSENT, Decision, ServerState, reassigned
 from fedtsd.similarity import OUTPUTS, OUTPUTS_ROUND, UPDATES, forget_updates
 
 STREAK = "two_stage.streak"
@@ -101,9 +101,9 @@ class TwoStage:
         if not split:
             return server
         # Clients not yet measured wait in a cluster of their own.
-        assignment = np.full(server.num_clients, int(labels.max()) + 1)
+        assignment = np.where(server.assignment == ABSENT, ABSENT, int(labels.max()) + 1)
         assignment[measured] = labels
-        unplaced = np.ones(server.num_clients, dtype=bool)
+        unplaced = assignment != ABSENT
         unplaced[measured] = False
         server = _with_memory(server, UNPLACED, unplaced)
         return self._regroup(server, assignment, round)
@@ -149,7 +149,9 @@ class TwoStage:
 
     def _regroup(self, server: ServerState, assignment: np.ndarray, round: int) -> ServerState:
         # Numbers stay with their clusters; only gaps are closed.
-        closed = np.unique(assignment, return_inverse=True)[1]
+        closed = np.full_like(assignment, ABSENT)
+        here = assignment != ABSENT
+        closed[here] = np.unique(assignment[here], return_inverse=True)[1]
         server = reassigned(server, closed, round)
         streak = server.memory.get(STREAK, np.zeros(server.num_clients, dtype=np.int64))
         fresh = np.where(server.assignment_round == round, 0, streak)

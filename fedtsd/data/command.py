@@ -1,4 +1,4 @@
-"""`fedtsd data`: list the data sets, fetch one ahead of time."""
+"""`fedtsd data`: list the data sets, fetch one ahead of time, show what clients would hold."""
 
 import argparse
 import sys
@@ -15,8 +15,20 @@ from fedtsd.errors import DataError
 
 
 def data_command(args: list[str]) -> int:
-    """Run `fedtsd data [get NAME [--root DIR] [--force]]`; return the exit code."""
-    parser = argparse.ArgumentParser("fedtsd data", description="List data sets, or fetch one.")
+    """Run `fedtsd data [get NAME [--root DIR] [--force]]` or `fedtsd data show OVERRIDES`.
+
+    Returns the exit code.
+    """
+    if args[:1] == ["show"]:
+        from fedtsd.inspect_data import show_data
+
+        sys.stdout.write(show_data(args[1:]))
+        return 0
+    parser = argparse.ArgumentParser(
+        "fedtsd data",
+        description="List data sets, or fetch one; `fedtsd data show OVERRIDES` shows what the "
+        "clients of `fedtsd train OVERRIDES` would hold.",
+    )
     parser.add_argument("action", nargs="?", choices=("list", "get"), default="list")
     parser.add_argument("name", nargs="?", help="a data set, for get")
     parser.add_argument("--root", type=Path, default=default_root(), help="where to keep it")
@@ -34,8 +46,10 @@ def listing(root: Path) -> str:
     """One line per data set: name, whether it is on this machine, what it is."""
     rows = []
     for name, text in options("dataset").items():
-        place = "fetched" if name in ORIGINALS and image_set(name).is_ready(root) else "to fetch"
-        rows.append(f"{name:<14} {'embedded' if name not in ORIGINALS else place:<9} {text}\n")
+        place = "embedded" if name == "digits" else "your own"
+        if name in ORIGINALS:
+            place = "fetched" if image_set(name).is_ready(root) else "to fetch"
+        rows.append(f"{name:<14} {place:<9} {text}\n")
     return "".join(rows) + f"data sets are kept in {root}\n"
 
 
@@ -47,7 +61,7 @@ def image_set(name: str) -> ImageSet:
 
 def _get(name: str, root: Path, force: bool) -> int:
     if name in options("dataset") and name not in ORIGINALS:
-        sys.stdout.write(f"{name} is embedded; there is nothing to fetch\n")
+        sys.stdout.write(f"{name} needs no fetching\n")
         return 0
     if name not in ORIGINALS:
         from fedtsd.schema import unknown

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from fedtsd.data.cache import read_cache, write_cache
-from fedtsd.data.dataset import Arrays, Facts
+from fedtsd.data.dataset import Arrays, Facts, check_standardise
+from fedtsd.data.files import check_public_size
 from fedtsd.data.packages import PACKAGES, Report, fetch_package, raw_files
 from fedtsd.errors import DataError
 
@@ -104,6 +105,7 @@ class ImageSet:
     source: str
     pool: int
     public_size: int
+    standardise: str
 
     def __post_init__(self) -> None:
         if self.name not in ORIGINALS:
@@ -115,6 +117,8 @@ class ImageSet:
         side = ORIGINALS[self.name].shape[1]
         if type(self.pool) is not int or self.pool < 1 or side % self.pool:
             raise ValueError(f"pool: must divide the image side {side}, got {self.pool!r}")
+        check_standardise(self.standardise)
+        check_public_size(self.public_size)
 
     @property
     def facts(self) -> Facts:

@@ -1,10 +1,12 @@
+import pytest
 import torch
 from torch import nn
 
 from fedtsd.clients import local
+from fedtsd.clustering.similarity import js_divergence
 from fedtsd.data.federation import ClientData, Split
 from fedtsd.seeding import torch_rng
-from fedtsd.training import Phase, Training
+from fedtsd.training import NUM_BINS, Phase, Training
 
 
 def settings(**changes) -> Training:
@@ -93,13 +95,37 @@ def test_evaluation_by_hand() -> None:
     test = Split(torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]), torch.tensor([0, 1, 1, 1]))
     empty = Split(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64))
     (found,) = local.evaluate(net, ClientData(SPLIT, empty, test), "personalized")
-    assert (found.split, found.accuracy, found.num_examples) == ("test", 0.75, 4)
+    assert (found.split, found.scores["accuracy"], found.num_examples) == ("test", 0.75, 4)
     # log(1 + e^-1) = .3133 three times, and 1.3133 once
-    assert abs(found.loss - (3 * 0.313262 + 1.313262) / 4) < 1e-5
+    assert abs(found.scores["loss"] - (3 * 0.313262 + 1.313262) / 4) < 1e-5
+
+
+def test_errors_of_a_regression_by_hand() -> None:
+    # Predictions 1 and -1, values 0 and -3 in units of 10: errors 1 and 2.
+    outputs = torch.tensor([[1.0], [-1.0]])
+    split = Split(torch.zeros(2, 1), torch.tensor([0.0, -3.0]), unit=10.0)
+    scores = local.scores_of(outputs, split)
+    assert scores["mae"] == pytest.approx(15.0)
+    assert scores["rmse"] == pytest.approx(10 * 2.5**0.5)
+    assert local.loss_of(outputs, split.labels).item() == pytest.approx(2.5)
+
+
+def test_predictions_are_told_as_probabilities_of_bins() -> None:
+    values = torch.tensor([[0.0], [0.4], [9.0]])
+    told = local.bin_probabilities(values)
+    assert told.shape == (3, NUM_BINS)
+    assert told.sum(dim=1).tolist() == pytest.approx([1, 1, 1])
+    # Edges lie half a deviation apart, around 0: the two bins beside it hold one deviation each.
+    assert told[0, 5:7].tolist() == pytest.approx([0.341345] * 2, abs=1e-5)
+    assert told[2, -1].item() == pytest.approx(1.0)
+    # Close predictions have close laws; the divergence grows with their distance up to 1.
+    divergence, _ = js_divergence(told[:, None].numpy())
+    assert 0 < divergence[0, 1] < 0.2 < 0.99 < divergence[0, 2] <= 1
 
 
 def test_public_outputs_are_probabilities() -> None:
-    outputs = local.public_outputs(model(), torch.randn(5, 1, generator=torch_rng(0, "x")))
+    inputs = torch.randn(5, 1, generator=torch_rng(0, "x"))
+    outputs = local.public_outputs(model(), inputs, regression=False)
     assert outputs.tolist() == [[0.5, 0.5]] * 5
 
 

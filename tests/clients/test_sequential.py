@@ -2,7 +2,7 @@ import torch
 
 from fedtsd.clients.engine import ClientSide, ClientStore
 from fedtsd.clients.sequential import Sequential
-from fedtsd.messages import ClientRequest, Evaluate, Request, Train
+from fedtsd.messages import ClientRequest, Evaluate, Probe, Request, Train
 from fedtsd.models import Mlp, initialise
 from fedtsd.seeding import torch_rng
 from fedtsd.training import Phase, Training
@@ -45,7 +45,7 @@ def test_personal_layers_stay_and_are_used_again(toy) -> None:
     ask = Evaluate(("personalized",), PHASE)
     own = running.handle(Request(1, ask, rows(initial, [0], HEAD))).rows[0].evaluations
     plain = running.handle(Request(1, ask, rows(initial, [0]))).rows[0].evaluations
-    assert own[0].loss < plain[0].loss
+    assert own[0].scores["loss"] < plain[0].scores["loss"]
 
 
 def test_evaluation_changes_nothing(toy) -> None:
@@ -93,3 +93,17 @@ def test_a_new_client_keeps_the_initial_model() -> None:
     store.load_state_dict(saved)
     assert store.get(5).keys() == {"head"}
     assert store.get(5)["head"].tolist() == [3.0]
+
+
+def test_a_probe_tells_the_loss_of_each_model_and_changes_nothing(toy) -> None:
+    running, initial = engine(toy(2))
+    reply = running.handle(Request(1, Train((PHASE,), None), rows(initial, [1])))
+    trained = reply.rows[0].tensors
+    empty = ClientRequest(1, {}, frozenset())
+    probe = running.handle(Request(2, Probe((initial, trained), look=False), (empty,)))
+    losses = probe.rows[0].losses
+    assert losses[1] < losses[0]  # its own trained model fits it better than the initial one
+    ask = Evaluate(("personalized",), PHASE)
+    again = running.handle(Request(2, ask, rows(initial, [1]))).rows[0].evaluations
+    running, _ = engine(toy(2))
+    assert again == running.handle(Request(2, ask, rows(initial, [1]))).rows[0].evaluations

@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 
 from fedtsd.data.dataset import Digits
-from fedtsd.data.federation import Shares, build_federation
+from fedtsd.data.federation import Deal, Shares, build_federation
 from fedtsd.data.partition import Dirichlet, Iid, Pathological
+from fedtsd.data.public import HeldOut
 
-ARRAYS = Digits("digits", 200).load(Path("unused"))
+DIGITS = Digits("digits", 200, "public")
+ARRAYS = DIGITS.load(Path("unused"))
 SHARES = Shares(test=0.4, val=0.1)
 
 
-def build(partition, seed=0):
-    return build_federation(ARRAYS, 200, partition, SHARES, seed)
+def build(partition, seed=0, **parts):
+    deal = Deal(DIGITS, HeldOut(None), partition, SHARES, **parts)
+    return build_federation(ARRAYS, deal, Path("unused"), seed)
 
 
 def rows(tensor) -> set[bytes]:
@@ -29,7 +32,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
 
 
 def test_every_sample_belongs_to_one_place() -> None:
-    federation = build(Dirichlet(20, 10, None, 0.5))
+    federation = build(Dirichlet(20, 10, None, None, 0.5))
     places = [split for c in federation.clients for split in (c.train, c.val, c.test)]
     # No two digits of the data set are equal, so equal rows would be a sample in two places.
     seen = [rows(split.inputs) for split in places] + [rows(federation.public)]
@@ -38,24 +41,24 @@ def test_every_sample_belongs_to_one_place() -> None:
 
 
 def test_shares_are_cut_as_asked() -> None:
-    client = build(Iid(10, 10, 100)).clients[0]
+    client = build(Iid(10, 10, 100, None)).clients[0]
     assert (len(client.test), len(client.val), len(client.train)) == (40, 6, 54)
 
 
 def test_test_data_follow_the_clients_own_law() -> None:
-    federation = build(Pathological(20, 10, None, 2))
+    federation = build(Pathological(20, 10, None, None, 2))
     train, test = (federation.label_counts(split) > 0 for split in ("train", "test"))
     assert np.array_equal(train, test)
 
 
 def test_public_samples_standardise_everything() -> None:
-    public = build(Iid(5, 10, None)).public
+    public = build(Iid(5, 10, None, None)).public
     assert public.mean().item() == pytest.approx(0, abs=1e-5)
     assert public.std(unbiased=False).item() == pytest.approx(1, abs=1e-4)
 
 
 def test_same_seed_same_federation() -> None:
-    a, b, c = (build(Dirichlet(5, 10, None, 0.5), seed) for seed in (0, 0, 1))
+    a, b, c = (build(Dirichlet(5, 10, None, None, 0.5), seed) for seed in (0, 0, 1))
     assert all(
         x.train.inputs.equal(y.train.inputs) for x, y in zip(a.clients, b.clients, strict=True)
     )

@@ -56,7 +56,7 @@ def mnist(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     monkeypatch.setitem(packages.PACKAGES, "mnist", package)
     small = Original((1, 4, 4), 6, 3, "MNIST", ("0", "1", "2"))
     monkeypatch.setitem(images.ORIGINALS, "mnist", small)
-    return ImageSet("mnist", "registry", 1, 2)
+    return ImageSet("mnist", "registry", 1, 2, "public")
 
 
 def install_npm(
@@ -229,7 +229,7 @@ def test_sets_of_torchvision(name: str, tmp_path, monkeypatch) -> None:
     )
     monkeypatch.setitem(images.ORIGINALS, name, original)
     monkeypatch.setattr(datasets, original.torchvision, Fake)
-    arrays = ImageSet(name, "torchvision", 2, 1).load(tmp_path)
+    arrays = ImageSet(name, "torchvision", 2, 1, "public").load(tmp_path)
     assert arrays.inputs.shape == (5, channels, 2, 2)
     assert arrays.inputs[:, 0, 0, 0].tolist() == [1, 1, 1, 2, 2]
     assert arrays.labels.tolist() == [1, 1, 1, 2, 2]
@@ -245,14 +245,15 @@ def test_sets_of_torchvision(name: str, tmp_path, monkeypatch) -> None:
     ],
 )
 def test_settings_are_checked(change, message) -> None:
-    settings = {"name": "mnist", "source": "auto", "pool": 1, "public_size": 10} | change
+    known = {"name": "mnist", "source": "auto", "pool": 1}
+    settings = known | {"public_size": 10, "standardise": "public"} | change
     with pytest.raises(ValueError, match=message):
         ImageSet(**settings)
 
 
 @pytest.mark.network
 def test_mnist_from_the_registry(tmp_path) -> None:
-    arrays = ImageSet("mnist", "registry", 1, 10).load(tmp_path)
+    arrays = ImageSet("mnist", "registry", 1, 10, "public").load(tmp_path)
     assert np.bincount(arrays.labels[60_000:]).tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
     ]  # fmt: skip

@@ -54,7 +54,7 @@ def test_whatever_torchvision_raises(error, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(images, "from_torchvision", fail)
     with pytest.raises(DataError, match=r"torchvision: .*place cifar-100-python\.tar\.gz in"):
-        ImageSet("cifar100", "auto", 1, 1).load(tmp_path)
+        ImageSet("cifar100", "auto", 1, 1, "public").load(tmp_path)
 
 
 def test_a_root_that_cannot_be_written(mnist, tmp_path, monkeypatch) -> None:
@@ -108,4 +108,4 @@ def test_pooling_is_the_rounded_mean(side: int) -> None:
 @pytest.mark.parametrize("pool", ["2", 2.0, True, 0])
 def test_pool_is_a_whole_number(pool) -> None:
     with pytest.raises(ValueError, match="pool: must divide the image side 28, got"):
-        ImageSet("mnist", "auto", pool, 1)
+        ImageSet("mnist", "auto", pool, 1, "public")
