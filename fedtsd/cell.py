@@ -10,11 +10,9 @@ from typing import Any
 
 from fedtsd.checkpoint import write_atomically
 from fedtsd.run_folder import RunFolder
+from fedtsd.score import ACCURACY, SCORES, Score, score_of
 
-FACTS = (
-    "state", "accuracy_mean", "accuracy_std", "accuracy_worst10", "best_by_validation_round",
-    "best_by_validation_accuracy", "bytes_up", "bytes_down", "seconds", "folder", "error",
-)  # fmt: skip
+COSTS = ("bytes_up", "bytes_down", "seconds")
 ENDED = ("done", "failed", "interrupted")
 
 
@@ -82,12 +80,22 @@ def write_summary(folder: Path, plan: Iterable[Cell]) -> None:
     """Write summary.csv: one row per cell with the values of the swept keys, state and result."""
     plan = list(plan)
     keys = list(dict.fromkeys(key for cell in plan for key, _ in cell.values))
+    facts = [_facts(cell) for cell in plan]
+    known = {name for row in facts for name in row}
+    scores = [score for score in SCORES.values() if score.mean in known] or [ACCURACY]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*keys, *FACTS], lineterminator="\n", restval="")
+    writer = csv.DictWriter(text, [*keys, *_columns(scores)], lineterminator="\n", restval="")
     writer.writeheader()
-    for cell in plan:
-        writer.writerow({**dict(cell.values), **_facts(cell)})
+    for cell, row in zip(plan, facts, strict=True):
+        writer.writerow({**dict(cell.values), **row})
     write_atomically(folder / "summary.csv", text.getvalue().encode())
+
+
+def _columns(scores: Iterable[Score]) -> list[str]:
+    """The columns beside the swept keys; of results, those of the scores that the cells have."""
+    last = [column for score in scores for column in score.columns]
+    best = [f"best_by_validation_{score.name}" for score in scores]
+    return ["state", *last, "best_by_validation_round", *best, *COSTS, "folder", "error"]
 
 
 def _facts(cell: Cell) -> dict[str, Any]:
@@ -96,11 +104,11 @@ def _facts(cell: Cell) -> dict[str, Any]:
     if status["state"] != "done":
         return facts
     summary = cell.summary()
-    last, best = summary["last"], summary["best_by_validation"] or {}
+    score, last, best = score_of(summary), summary["last"], summary["best_by_validation"] or {}
     return {
         **facts,
-        **{key: last[key] for key in FACTS if key in last},
+        **{column: last[column] for column in score.columns},
         "best_by_validation_round": best.get("round"),
-        "best_by_validation_accuracy": best.get("accuracy_mean"),
-        **{key: summary[key] for key in ("bytes_up", "bytes_down", "seconds")},
+        f"best_by_validation_{score.name}": best.get(score.mean),
+        **{key: summary[key] for key in COSTS},
     }

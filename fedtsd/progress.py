@@ -9,16 +9,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from fedtsd.config import Config
+from fedtsd.score import Score, score_of_task
 
 
 class Progress:
-    """An observer that shows rounds, accuracy, clusters, personal layers and the time left."""
+    """An observer that shows rounds, scores, clusters, personal layers and the time left."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._console = Console(stderr=True)
         self._bar: Bar | None = None
-        self._accuracy: float | None = None
+        self._score = score_of_task(config.dataset.facts.regression)
+        self._mean: float | None = None
 
     def start(self, done: int) -> None:
         """Show an empty bar, or one at `done` rounds."""
@@ -46,8 +48,8 @@ class Progress:
 
     def round(self, row: Mapping[str, Any]) -> None:
         """Show one finished round, given its row of rounds.csv."""
-        self._accuracy = row.get("accuracy_mean", self._accuracy)
-        facts = facts_of({**row, "accuracy_mean": self._accuracy})
+        self._mean = row.get(self._score.mean, self._mean)
+        facts = facts_of({**row, self._score.mean: self._mean}, self._score)
         if self._bar is not None:
             self._bar.update(self._task, completed=row["round"], facts=facts)
         else:
@@ -55,10 +57,10 @@ class Progress:
             sys.stderr.write(f"{line}  {row['seconds']:.1f} s\n")
 
 
-def facts_of(row: Mapping[str, Any]) -> str:
-    """Return the numbers people watch: accuracy, clusters, personal layers."""
-    accuracy = row.get("accuracy_mean")
-    shown = "accuracy  --  " if accuracy is None else f"accuracy {100 * accuracy:5.1f}%"
+def facts_of(row: Mapping[str, Any], score: Score) -> str:
+    """Return the numbers people watch: the mean score, clusters, personal layers."""
+    mean = row.get(score.mean)
+    shown = f"{score.noun} {'--  ' if mean is None else score.text(mean):>6}"
     clusters = row["num_clusters"]
     return (
         f"{shown}  {clusters} cluster{'s' if clusters != 1 else ' '}  "

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fedtsd.cell import ENDED, Cell
+from fedtsd.score import score_of
 
 
 class SweepProgress:
@@ -89,8 +90,11 @@ class SweepProgress:
         status = cell.status
         if status["state"] != "done":
             return f"{name}  {status['state']}: {status.get('error') or cell.folder}"
-        last = cell.summary()["last"]
-        result = f"{100 * last['accuracy_mean']:5.1f}% ({100 * last['accuracy_worst10']:.1f})"
+        summary = cell.summary()
+        score, last = score_of(summary), summary["last"]
+        decimals = score.decimals_of([score.scale * last[score.mean]])
+        mean, worst = (score.text(last[name], decimals) for name in (score.mean, score.worst10))
+        result = f"{mean:>6} ({worst.removesuffix(score.unit)})"
         began = self._began.get(cell.folder)
         return f"{name}  {result}" + (f"  {in_words(time.monotonic() - began)}" if began else "")
 

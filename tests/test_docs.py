@@ -2,19 +2,24 @@
 
 import re
 import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fedtsd.catalogue import EXAMPLES, options
-from fedtsd.compose import cells, check, composed
+from fedtsd.compose import SEVERITIES, cells, check, composed
+from fedtsd.inspect_data import show_data
 from fedtsd.report.command import read_options
 from fedtsd.report.figures import FIGURES, RESULT_FIGURES
 from fedtsd.report.page import LANGUAGES
 from fedtsd.report.paper import read_plan
 from fedtsd.search.plan import plan_search
 from fedtsd.sweep import sweep_folder
+from tests.own import write_pictures
 
 ROOT = Path(__file__).parent.parent
 GALLERY = ROOT / "docs/gallery/README.md"
@@ -43,8 +48,29 @@ def commands() -> list[str]:
     return [re.split(r"  +|#", command)[0].strip() for command in found]
 
 
+def lines(command: str) -> list[str]:
+    found = []
+    for text in TEXTS.values():
+        found += re.findall(rf"^ *fedtsd {command} (.*)$", text, flags=re.MULTILINE)
+    return [line.split(" # ")[0].strip() for line in found]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Work in a folder with the example sites that the documents speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("clinics", "patients"):
+        command = [sys.executable, str(ROOT / "scripts/example_sites.py"), name, f"data/{name}"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    write_pictures(folder / "data/shops", per_class=40)  # the real ones would have to be fetched
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("FEDTSD_DATA", str(folder / "kept"))
+        yield folder
+
+
 @pytest.mark.parametrize("command", sorted(set(commands())))
-def test_every_train_command_is_legal(command: str) -> None:
+def test_every_train_command_is_legal(command: str, place: Path) -> None:
     overrides = [word for word in command.split() if word != "-m"]
     if not any(word.startswith("resume=") for word in overrides):
         for cell in cells(overrides):
@@ -52,7 +78,40 @@ def test_every_train_command_is_legal(command: str) -> None:
 
 
 def test_commands_were_found() -> None:
-    assert len(set(commands())) > 12
+    assert len(set(commands())) > 30
+    assert len(set(lines("data show"))) >= 3
+
+
+@pytest.mark.parametrize("line", sorted(set(lines("data show"))))
+def test_every_data_set_can_be_shown(line: str, place: Path) -> None:
+    assert "skew: label laws JS" in show_data(line.split())
+
+
+def test_the_table_of_severities_has_the_knobs_of_the_configs() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)=(\w+)` \| (\w+) \| (\w+) (\S+) \|", TEXTS["data.md"], re.MULTILINE
+    )
+    seen = set()
+    for group, option, severity, key, value in rows:
+        node = yaml.safe_load((ROOT / f"conf/{group}/{option}.yaml").read_text())
+        assert "_severity_" in node[key]
+        level = node["_severity_"][severity]
+        assert value == ("null" if level is None else f"{level:g}")
+        seen.add((group, option, severity))
+    expected = {
+        (group, option, severity)
+        for group in ("partition", "sizes", "shift")
+        for option in options(group)
+        if "_severity_" in (ROOT / f"conf/{group}/{option}.yaml").read_text()
+        for severity in SEVERITIES[1:]
+    }
+    assert seen == expected
+
+
+@pytest.mark.parametrize("group", ["partition", "sizes", "shift", "drift", "public"])
+def test_every_way_to_deal_data_is_documented(group: str) -> None:
+    for option in options(group):
+        assert f"`{option}`" in TEXTS["data.md"] or f"{group}={option}`" in TEXTS["data.md"]
 
 
 def test_make_targets_exist() -> None:
@@ -77,13 +136,6 @@ def test_makefile_explains_its_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in ["help", "setup", "demo", "test", "lint", "format", "figures", "bench", "clean"]:
         assert re.search(rf"^{target}:.*## \w", makefile, flags=re.MULTILINE), target
-
-
-def lines(command: str) -> list[str]:
-    found = []
-    for text in TEXTS.values():
-        found += re.findall(rf"^ *fedtsd {command} (.*)$", text, flags=re.MULTILINE)
-    return [line.split(" # ")[0].strip() for line in found]
 
 
 @pytest.mark.parametrize("line", sorted(set(lines("report"))))

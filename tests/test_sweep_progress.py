@@ -95,3 +95,14 @@ def test_nothing_to_run_is_said(tmp_path, capsys) -> None:
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+def test_a_regression_is_told_by_its_error(tmp_path, capsys) -> None:
+    cells = [cell(tmp_path, 0)]
+    with SweepProgress(cells, lambda: None):
+        begin(cells[0], 4)
+        last = {"mae_mean": 43.21, "mae_worst10": 61.08}
+        summary = {"metric": "mae", "last": last}
+        (cells[0].folder / "summary.json").write_text(json.dumps(summary))
+        RunFolder(cells[0].folder).set_status("done")
+    assert "seed=0    43.2 (61.1)" in capsys.readouterr().err

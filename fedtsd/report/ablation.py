@@ -16,8 +16,10 @@ from fedtsd.report.across import (
     NotApplicableError,
     data_words,
     marks_of,
+    setting_words,
 )
 from fedtsd.report.layout import POINTS_PER_INCH
+from fedtsd.report.printed import signed
 from fedtsd.report.results import Results
 from fedtsd.report.style import COLUMN, fold, paper_style, settle, titled_figure
 
@@ -26,7 +28,7 @@ NAME_WIDTH = 24  # glyphs of a line of a variant's name
 
 
 def ablation(results: Results, base: str | None = None) -> Figure:
-    """Difference in accuracy (points) to a base method: mean, std, and every pair of runs.
+    """Printed gain over a base method: mean, std, and every pair of runs.
 
     Pairs are runs of one setting and seed. Shown are the other variants of the base and one
     baseline, or all other methods if the base has no variants. Unless named, the base is the
@@ -46,17 +48,18 @@ def ablation(results: Results, base: str | None = None) -> Figure:
         figure = titled_figure(fold(_title(results, base, points), COLUMN), COLUMN, height)
         ax = figure.subplots()
         _bars(ax, results, points, list(names.values()))
-        ax.set_xlabel("difference in test accuracy (points)")
+        ax.set_xlabel(results.score.gain_label)
         return settle(figure)
 
 
 def differences(results: Results, base: str, methods: Sequence[str]) -> pd.DataFrame:
-    """Accuracy minus that of `base` in points; a row per setting and seed, a column per method.
+    """Printed gain over `base`; a row per setting and seed, a column per method.
 
     Ordered from the best to the worst mean, a baseline last; methods without a pair are left out.
     """
-    table = results.table.pivot(index=["setting", "seed"], columns="method", values="accuracy")
-    points = 100 * table[list(methods)].sub(table[base], axis=0)
+    table = results.table.pivot(index=["setting", "seed"], columns="method", values="score")
+    differences = table[list(methods)].sub(table[base], axis=0)
+    points = results.score.merit(differences) * results.score.scale
     points = points.dropna(axis="columns", how="all").dropna(axis="index", how="all")
     means = points.mean()
     family = _family(base)
@@ -111,7 +114,8 @@ def _title(results: Results, base: str, points: pd.DataFrame) -> str:
     least, most = int(pairs.min()), int(pairs.max())
     number = f"{most}" if least == most else f"{least} to {most}"
     spread = f"mean ± 1 std of {number} pairs" if most > 1 else "one pair"
-    words = [*data_words(results), f"difference to {results.labels[base]}", spread]
+    words = [*data_words(results), *setting_words(results, results.settings)]
+    words += [f"difference to {results.labels[base]}", spread]
     return ", ".join(words)
 
 
@@ -130,7 +134,7 @@ def _bars(ax: Axes, results: Results, points: pd.DataFrame, names: list[str]) ->
         dots: dict[str, Any] = {"ms": 1.8, "mfc": "white", "mec": "0.2", "mew": 0.4}
         ax.plot(values, place + aside, "o", gid=f"pairs {method}", **dots)
         ax.annotate(
-            _signed(mean),
+            signed(mean, results.decimals),
             (1.0, place),
             xycoords=ax.get_yaxis_transform(),
             xytext=(22, 0),
@@ -146,12 +150,6 @@ def _bars(ax: Axes, results: Results, points: pd.DataFrame, names: list[str]) ->
     ax.tick_params(axis="y", length=0)
     ax.set_yticks(places, names)
     ax.set_ylim(max(places) + LINE_STEP, min(places) - LINE_STEP)
-
-
-def _signed(points: float) -> str:
-    """One decimal with a sign, and none on a zero."""
-    text = f"{points:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
 def _places(names: list[str]) -> list[float]:

@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedtsd.report.across import score_limits
 from fedtsd.report.layout import axes_points, spread
-from fedtsd.report.marks import note
+from fedtsd.report.marks import drift_line, note
 from fedtsd.report.style import (
     COLUMN,
     darker,
@@ -22,49 +23,53 @@ from fedtsd.report.tables import RunTables
 LABEL_SIZE = 6.0  # points
 MOST_MARKERS = 30  # more evaluated rounds than this make a plain line
 
-Label = tuple[float, str, str]  # (height in %, text, colour)
+Label = tuple[float, str, str]  # (height as printed, text, colour)
 
 
 def accuracy(tables: RunTables) -> Figure:
-    """Test accuracy (%): mean and std over clients, worst decile; validation mean beside it."""
+    """Score on test data: mean and std over clients, worst decile; validation mean beside it.
+
+    In regression the score is the mean absolute error. A line marks where the data drift.
+    """
     with paper_style():
         figure = new_figure(tables, COLUMN, 2.2)
         ax = figure.subplots()
-        ax.set(xlabel="round", ylabel="accuracy (%)")
+        ax.set(xlabel="round", ylabel=tables.score.axis(tables.score.noun))
         round_axis(ax)
         ax.grid(True, axis="y")
         ax.set_xlim(_round_limits(tables))
-        test = _percent(tables)
+        test = _printed(tables)
         if test.empty:
-            ax.set_ylim(0, 100)
+            ax.set_ylim(score_limits(ax, tables.score))
             note(ax, "no round was evaluated")
         else:
             _curves(ax, tables, test)
+        if tables.drift_round is not None:
+            drift_line(ax, tables.drift_round)
         return settle(figure)
 
 
-def _percent(tables: RunTables) -> pd.DataFrame:
-    """Evaluated rounds: round, mean, std, worst10; the last three in %."""
-    rows = tables.rounds.dropna(subset=["accuracy_mean"]).sort_values("round")
-    columns = ["accuracy_mean", "accuracy_std", "accuracy_worst10"]
-    percent = (rows[columns] * 100).set_axis(["mean", "std", "worst10"], axis=1)
-    return percent.assign(round=rows["round"])
+def _printed(tables: RunTables) -> pd.DataFrame:
+    """Evaluated rounds: round, mean, std, worst10; the last three as they are printed."""
+    rows = tables.rounds.dropna(subset=["score_mean"]).sort_values("round")
+    scores = rows[["score_mean", "score_std", "score_worst10"]] * tables.score.scale
+    return scores.set_axis(["mean", "std", "worst10"], axis=1).assign(round=rows["round"])
 
 
 def headline_stage(tables: RunTables) -> str:
     """The stage of `clients.csv` that `rounds.csv` averages: the one with the nearest test mean."""
     test = tables.clients[tables.clients["split"] == "test"]
-    means = test.groupby(["stage", "round"])["accuracy"].mean().unstack("stage")
-    stated = tables.rounds.set_index("round")["accuracy_mean"]
+    means = test.groupby(["stage", "round"])["score"].mean().unstack("stage")
+    stated = tables.rounds.set_index("round")["score_mean"]
     distance = means.sub(stated, axis=0).abs().mean().dropna()
     return "personalized" if distance.empty else str(distance.idxmin())
 
 
 def validation_mean(tables: RunTables) -> "pd.Series[float]":
-    """Round -> mean validation accuracy (%) over clients, in the stage of the headline."""
+    """Round -> mean printed validation score over clients, in the stage of the headline."""
     rows = tables.clients
     rows = rows[(rows["split"] == "val") & (rows["stage"] == headline_stage(tables))]
-    return rows.groupby("round")["accuracy"].mean().dropna() * 100
+    return rows.groupby("round")["score"].mean().dropna() * tables.score.scale
 
 
 def _round_limits(tables: RunTables) -> tuple[float, float]:
@@ -78,7 +83,7 @@ def _curves(ax: Axes, tables: RunTables, test: pd.DataFrame) -> None:
     val = validation_mean(tables)
     val = val[val.index.isin(test["round"])]  # a run that was killed may be a round ahead here
     mark = "o" if len(test) <= MOST_MARKERS else ""
-    labels = [_band(ax, test, colour)]
+    labels = [_band(ax, test, colour, tables.score.most)]
     ax.plot(test["round"], test["mean"], color=colour, marker=mark, clip_on=False, gid="mean")
     labels.append((float(test["mean"].iloc[-1]), "test mean", colour))
     worst = test.dropna(subset=["worst10"])
@@ -99,14 +104,14 @@ def _curves(ax: Axes, tables: RunTables, test: pd.DataFrame) -> None:
         }
         ax.plot(val.index, val, gid="validation", **style)
         labels.append((float(val.iloc[-1]), "val. mean", "black"))
-    _limit(ax)
-    _name_ends(ax, labels)
+    ax.set_ylim(score_limits(ax, tables.score))
+    _name_ends(ax, labels, tables.score.decimals_of(test["mean"]))
 
 
-def _band(ax: Axes, test: pd.DataFrame, colour: str) -> Label:
-    """Shade mean ± std, clipped to what an accuracy can be."""
+def _band(ax: Axes, test: pd.DataFrame, colour: str, most: float) -> Label:
+    """Shade mean ± std, clipped to what a score can be."""
     std = test["std"].fillna(0.0)
-    low, high = (test["mean"] - std).clip(0, 100), (test["mean"] + std).clip(0, 100)
+    low, high = (test["mean"] - std).clip(0, most), (test["mean"] + std).clip(0, most)
     if len(test) == 1:  # a band over one round has no area
         ax.vlines(test["round"], low, high, color=colour, alpha=0.35, lw=3, gid="band")
     else:
@@ -114,20 +119,14 @@ def _band(ax: Axes, test: pd.DataFrame, colour: str) -> Label:
     return float(high.iloc[-1]), "± 1 std", colour
 
 
-def _limit(ax: Axes) -> None:
-    low, high = ax.dataLim.intervaly
-    pad = max(0.05 * (high - low), 1.0)
-    ax.set_ylim(max(low - pad, -1.0), min(high + pad, 101.0))
-
-
-def _name_ends(ax: Axes, labels: list[Label]) -> None:
+def _name_ends(ax: Axes, labels: list[Label], decimals: int) -> None:
     """Name each line at its right end, with its last value; none over another."""
     low, high = ax.get_ylim()
     _, height = axes_points(ax)
     gap = (LABEL_SIZE + 2) * (high - low) / height
     places = spread([y for y, _, _ in labels], gap, low, high)
     for (value, name, colour), place in zip(labels, places, strict=True):
-        text = name if name.startswith("±") else f"{name} {value:.1f}"
+        text = name if name.startswith("±") else f"{name} {value:.{decimals}f}"
         ax.annotate(
             text,
             (1.0, place),

@@ -15,6 +15,7 @@ from fedtsd.errors import RunFolderError
 from fedtsd.report.layout import GLYPH_WIDTH, POINTS_PER_INCH, axes_points, spread, text_width
 from fedtsd.report.results import Results
 from fedtsd.report.style import MethodMark, darker, dataset_label, method_marks
+from fedtsd.score import Score
 
 LABEL_SIZE = 6.0  # points
 LINE_STEP = LABEL_SIZE + 2.5  # points from one line of small text to the next
@@ -29,7 +30,7 @@ class NotApplicableError(RunFolderError):
 
 
 def curve(results: Results, method: str, setting: str) -> pd.DataFrame:
-    """Test accuracy (%) of a method over its evaluated rounds: round, mean, std over seeds.
+    """Printed score of a method over its evaluated rounds: round, mean, std over seeds.
 
     Where seeds were evaluated at different rounds, each is interpolated linearly between its own,
     over the rounds that all of them cover. std is the sample's; NaN for one seed. No rows if no
@@ -37,15 +38,15 @@ def curve(results: Results, method: str, setting: str) -> pd.DataFrame:
     """
     rows = results.rounds
     rows = rows[(rows["method"] == method) & (rows["setting"] == setting)]
-    rows = rows.dropna(subset=["accuracy_mean"]).sort_values("round")
+    rows = rows.dropna(subset=["score_mean"]).sort_values("round")
     seeds = [frame for _, frame in rows.groupby("seed")]
     if not seeds:
         return pd.DataFrame(columns=["round", "mean", "std"], dtype=float)
     first = max(frame["round"].min() for frame in seeds)
     last = min(frame["round"].max() for frame in seeds)
     at = np.unique(rows.loc[rows["round"].between(first, last), "round"].to_numpy(int))
-    values = [np.interp(at, frame["round"], frame["accuracy_mean"] * 100) for frame in seeds]
-    stacked = pd.DataFrame(np.array(values))
+    values = [np.interp(at, frame["round"], frame["score_mean"]) for frame in seeds]
+    stacked = pd.DataFrame(np.array(values)) * results.score.scale
     return pd.DataFrame({"round": at, "mean": stacked.mean(), "std": stacked.std()})
 
 
@@ -73,6 +74,11 @@ def data_words(results: Results) -> list[str]:
     """The data set, if all runs have the same; otherwise the settings name it."""
     names = {dataset_label(run.config) for run in results.runs}
     return [name for name in names if name] if len(names) == 1 else []
+
+
+def setting_words(results: Results, shown: Sequence[str]) -> list[str]:
+    """The setting with its measured skew, if only one is shown; otherwise the panels name them."""
+    return [results.titles[name] for name in shown] if len(shown) == 1 else []
 
 
 def pick(names: Sequence[str], most: int) -> list[str]:
@@ -170,10 +176,11 @@ def name_ends(ax: Axes, ends: Sequence[tuple[float, str, MethodMark]]) -> None:
         )
 
 
-def percent_limits(ax: Axes) -> tuple[float, float]:
-    """Limits for accuracies in % that show all data and leave a little air."""
+def score_limits(ax: Axes, score: Score) -> tuple[float, float]:
+    """Limits for printed scores that show all data and leave a little air."""
     low, high = ax.dataLim.intervaly
     if not np.isfinite([low, high]).all():
-        return 0.0, 100.0
-    pad = max(0.05 * (high - low), 1.0)
-    return max(low - pad, -1.0), min(high + pad, 101.0)
+        return 0.0, score.most if np.isfinite(score.most) else 1.0
+    least = score.scale * score.hundredth(high / score.scale)
+    pad = max(0.05 * (high - low), least)
+    return max(low - pad, -least), min(high + pad, score.most + least)

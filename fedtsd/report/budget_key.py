@@ -1,6 +1,6 @@
 """The list beside the panels of figure `budget`: methods with their marks and what they need."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from textwrap import wrap
 from typing import Any
 
@@ -26,9 +26,9 @@ def key_height(costs: pd.DataFrame, labels: Mapping[str, str]) -> float:
     return (HEAD + 0.5 + lines) * LINE_STEP / POINTS_PER_INCH
 
 
-def key_width(costs: pd.DataFrame, labels: Mapping[str, str]) -> float:
-    """Points that the list takes."""
-    head = text_width("to reach 99.9 % (95 % of the best)", LABEL_SIZE)
+def key_width(costs: pd.DataFrame, labels: Mapping[str, str], heads: Iterable[str]) -> float:
+    """Points that the list takes under any of these heads."""
+    head = max(text_width(head, LABEL_SIZE) for head in heads)
     return SAMPLE + 4 + max(_room(costs, labels) + 2 * COLUMN_WIDTH, head)
 
 

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from fedtsd.report.hopkins import hopkins_legend, hopkins_panel
-from fedtsd.report.layout import axes_points, text_width
+from fedtsd.report.layout import axes_points, shortened, text_width
 from fedtsd.report.marks import final_blocks, name_clusters
 from fedtsd.report.style import (
     COLUMN,
@@ -58,7 +58,7 @@ def _timeline(ax: Axes, tables: RunTables) -> None:
     tested = tables.clustering["round"]
     last = max(first + rounds - 1, int(tested.max()) if len(tested) else 0)
     ax.set_xlim(first - 0.5, last + 0.5)
-    _client_ticks(ax, tables.order)
+    _client_ticks(ax, [tables.client_names[client] for client in tables.order])
     _name_blocks(ax, tables, first, members)
     name_clusters(ax, tables, "right", away=3)
 
@@ -71,14 +71,14 @@ def _paint(members: IntArray, colours: dict[int, str]) -> npt.NDArray[np.uint8]:
     return image
 
 
-def _client_ticks(ax: Axes, order: list[int]) -> None:
+def _client_ticks(ax: Axes, names: list[str]) -> None:
     """Name every client where there is room for it, else none: their order is not their number."""
     ax.tick_params(axis="y", length=0)
-    if len(order) > MOST_NAMED_CLIENTS:
+    if len(names) > MOST_NAMED_CLIENTS:
         ax.set_yticks([])
     else:
-        size = 6.0 if len(order) <= 16 else 5.0
-        ax.set_yticks(range(len(order)), [str(client) for client in order], fontsize=size)
+        size = 6.0 if len(names) <= 16 else 5.0
+        ax.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=size)
 
 
 def _name_blocks(ax: Axes, tables: RunTables, first: int, members: IntArray) -> None:

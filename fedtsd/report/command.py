@@ -45,8 +45,8 @@ class ReportOptions:
             raise ValueError(f"lang: must be one of {', '.join(LANGUAGES)}, got {self.lang!r}")
         if self.rule not in RULES:
             raise ValueError(f"rule: must be one of {', '.join(RULES)}, got {self.rule!r}")
-        if self.target is not None and not 0 < self.target <= 1:
-            raise ValueError(f"target: must be null or in (0, 1], got {self.target}")
+        if self.target is not None and not self.target > 0:
+            raise ValueError(f"target: must be null or above 0, got {self.target}")
 
 
 def report_command(args: Sequence[str]) -> int:
@@ -122,6 +122,12 @@ def _check(results: Results, options: ReportOptions) -> None:
     if options.reference is not None and options.reference not in results.methods:
         legal = ", ".join(results.methods)
         raise InputError(f"report.reference: must be one of {legal}, got {options.reference!r}")
+    limit = results.score.limit
+    if options.target is not None and options.target > limit:
+        raise InputError(
+            f"report.target: must be null or in (0, {limit:g}], got {options.target:g}: "
+            f"the runs are scored by {results.score.name}"
+        )
 
 
 def _target(folders: Sequence[Path], options: ReportOptions) -> Path:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from fedtsd.errors import RunFolderError
 from fedtsd.report.latex import latex
-from fedtsd.report.measures import MEASURES, Measure, alone, num_clients
+from fedtsd.report.measures import Measure, alone, measures_of, num_clients
 from fedtsd.report.pairs import paired_tests, printed_tests
 from fedtsd.report.printed import MISSING, Printed, markdown, rank_marks
 from fedtsd.report.ranks import complete, mean_ranks
 from fedtsd.report.results import RULES, Hole, Results
+from fedtsd.report.setting_table import printed_settings, setting_table
 from fedtsd.report.statistics import recommended, verdict
 from fedtsd.report.style import dataset_label
 
@@ -48,6 +49,7 @@ class Comparison:
     blocks: int
     rule: str
     labels: dict[str, str]
+    titles: dict[str, str]
     families: dict[str, str]
     holes: tuple[Hole, ...]
     seeds: tuple[int, ...]
@@ -67,8 +69,8 @@ class Comparison:
 
     def printed(self) -> Printed:
         """The table as people read it, rows grouped by family."""
-        columns = {str(name): self._texts(name) for name in self.mean}
-        marks = {str(name): self._marks(self.mean[name]) for name in self.mean}
+        columns = {self.titles[str(name)]: self._texts(name) for name in self.mean}
+        marks = {self.titles[str(name)]: self._marks(self.mean[name]) for name in self.mean}
         if len(self.mean.columns) > 1:
             columns["average"] = [self._text(value) for value in self.average]
             marks["average"] = self._marks(self.average)
@@ -152,7 +154,7 @@ class Comparison:
     def _marks(self, values: "pd.Series[float]") -> list[str]:
         if not self.measure.compared:
             return [""] * len(values)
-        return list(rank_marks(list(values), self.measure.decimals))
+        return list(rank_marks(list(values), self.measure.decimals, self.measure.highest))
 
 
 def compare(results: Results, measure: Measure) -> Comparison:
@@ -169,10 +171,11 @@ def compare(results: Results, measure: Measure) -> Comparison:
         mean=seeds.mean().T[results.settings],
         std=seeds.std(ddof=1).T[results.settings],
         n=seeds.count().T[results.settings],
-        rank=mean_ranks(values) if ranked else pd.Series(dtype=float),
+        rank=mean_ranks(values, measure.highest) if ranked else pd.Series(dtype=float),
         blocks=len(complete(values)),
         rule=results.rule,
         labels=results.labels,
+        titles=results.titles,
         families=results.families,
         holes=results.holes,
         seeds=tuple(results.seeds),
@@ -182,9 +185,8 @@ def compare(results: Results, measure: Measure) -> Comparison:
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Every table that the runs have numbers for: no gain without a method that trains alone."""
-    measures = [m for m in MEASURES if m.name != "gain" or _has_gain(results)]
-    return [compare(results, measure) for measure in measures]
+    """Every table that the runs have numbers for."""
+    return [compare(results, measure) for measure in measures_of(results)]
 
 
 def write_tables(results: Results, target: Path, reference: str | None = None) -> list[Path]:
@@ -195,17 +197,14 @@ def write_tables(results: Results, target: Path, reference: str | None = None) -
     run. Each file is complete or absent, and the same runs give the same bytes. Raises
     RunFolderError if no run has finished or the reference is unknown.
     """
-    files: dict[str, str] = {}
+    settings = setting_table(results)
+    files = _files(printed_settings(settings), settings)
     for comparison in comparisons(results):
         files |= _files(comparison.printed(), comparison.tidy())
     files |= _statistics(results, reference or recommended(results))
     files["runs.csv"] = _runs(results).to_csv(index=False)
     target.mkdir(parents=True, exist_ok=True)
     return [_write(target / name, text) for name, text in files.items()]
-
-
-def _has_gain(results: Results) -> bool:
-    return alone(results) is not None and len(results.methods) > 1
 
 
 def _files(printed: Printed, tidy: pd.DataFrame) -> dict[str, str]:
@@ -236,10 +235,13 @@ def _bullets(sentences: list[str]) -> str:
 
 
 def _runs(results: Results) -> pd.DataFrame:
-    """The table of runs, folders relative to the deepest folder that holds them all."""
+    """The table of runs, folders relative to the deepest folder that holds them all.
+
+    `score` has the name of what the runs are scored by.
+    """
     top = os.path.commonpath([run.folder.resolve().parent for run in results.runs])
     folders = [run.folder.resolve().relative_to(top).as_posix() for run in results.runs]
-    return results.table.assign(folder=folders)
+    return results.table.assign(folder=folders).rename(columns={"score": results.score.name})
 
 
 def _write(path: Path, text: str) -> Path:

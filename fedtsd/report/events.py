@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedtsd.report.layout import shortened
 from fedtsd.report.tables import RunTables
 from fedtsd.report.timeline import NOBODY, IntArray, timeline
 
@@ -78,7 +79,15 @@ def _moved(
     ]
     if len(strayed) > MOST_NAMED:
         return [Event(at, f"{len(strayed)} clients moved", False)]
-    return [Event(at, f"client {client} moved (C{a} → C{b})", False) for client, a, b in strayed]
+    return [
+        Event(at, f"{_who(tables, client)} moved (C{a} → C{b})", False) for client, a, b in strayed
+    ]
+
+
+def _who(tables: RunTables, client: int) -> str:
+    """A site by its name, a client by its number."""
+    name = shortened(tables.client_names[client])
+    return f"client {name}" if tables.sites is None else name
 
 
 def _named(clusters: Sequence[int]) -> str:
@@ -104,7 +113,8 @@ def _alone(
             (members,) = np.nonzero(now == k)
             if len(members) == 1:
                 word = "ejected" if ejected else "left alone"
-                found.append(Event(at, f"client {tables.order[members[0]]} {word} (C{k})", False))
+                who = _who(tables, tables.order[members[0]])
+                found.append(Event(at, f"{who} {word} (C{k})", False))
     return found
 
 

@@ -62,7 +62,7 @@ RESULT_FIGURES: dict[str, Callable[[Results], Figure]] = {
 def figures_about(
     reference: str, site: Site = OFFICE, target: float | None = None
 ) -> dict[str, Callable[[Results], Figure]]:
-    """Return RESULT_FIGURES made for one method, one kind of site and one target accuracy."""
+    """Return RESULT_FIGURES made for one method, one kind of site and one target score."""
     return {
         **RESULT_FIGURES,
         "budget": partial(budget, site=site, target=target),

@@ -17,8 +17,10 @@ from fedtsd.report.across import (
     marks_of,
     method_samples,
     pick,
+    setting_words,
 )
 from fedtsd.report.layout import POINTS_PER_INCH, text_width
+from fedtsd.report.printed import signed
 from fedtsd.report.results import RULES, Results, Run
 from fedtsd.report.spread import (
     MOST_SETTINGS,
@@ -38,6 +40,7 @@ from fedtsd.report.style import (
     titled_figure,
 )
 from fedtsd.report.tables import FloatArray
+from fedtsd.score import Score
 
 CURVES = 1.5  # inches: height of the panel of curves
 MOST_MARKERS = 30  # of more clients, not every one has a marker
@@ -45,11 +48,11 @@ MOST_MARKERS = 30  # of more clients, not every one has a marker
 MEAN, WORST, LOSE = 0.62, 0.81, 1.0
 MARK, NAME = (0.0, 0.04, 0.08), 0.1
 
-GAIN_COLUMNS = ["method", "setting", "seed", "client", "alone", "accuracy", "gain"]
+GAIN_COLUMNS = ["method", "setting", "seed", "client", "alone", "score", "gain"]
 
 
 def gain(results: Results) -> Figure:
-    """Gain over local training (points) of each client, ascending, one panel per setting.
+    """Gain over local training of each client, as printed, ascending, one panel per setting.
 
     Below it the mean gain, the worst client's, and the share of clients that lose. The clients of
     all seeds are pooled; more than six settings are thinned evenly. Raises NotApplicableError where
@@ -64,7 +67,7 @@ def gain(results: Results) -> Figure:
     width = COLUMN if len(shown) == 1 else PAGE
     with paper_style():
         lower = (len(methods) + 1) * LINE_STEP / POINTS_PER_INCH
-        words = [*data_words(results), *(shown if len(shown) == 1 else []), RULES[results.rule]]
+        words = [*data_words(results), *setting_words(results, shown), RULES[results.rule]]
         title = ", ".join(["gain over local training", *words, pooled(results)])
         height = (CURVES + lower + 0.6) * panel_rows(len(shown)) + 0.15
         figure = titled_figure(fold(title, width), width, height)
@@ -72,12 +75,14 @@ def gain(results: Results) -> Figure:
         names = {method: results.labels[method] for method in methods}
         named = _fit(list(names.values()), width / panel_columns(len(shown)))
         for (top, bottom), setting in zip(pairs, shown, strict=True):
-            gains = _gains(table[table["setting"] == setting])
+            gains = _gains(table[table["setting"] == setting], results.score.scale)
             _curves(top, gains, marks)
-            _numbers(bottom, gains, marks, names if named else dict.fromkeys(methods, ""))
+            shown_names = names if named else dict.fromkeys(methods, "")
+            _numbers(bottom, gains, marks, shown_names, results.decimals)
             if len(shown) > 1:
-                top.set_title(fold(setting, 0.85 * width / panel_columns(len(shown))))
-        _frame(pairs, table)
+                room = 0.85 * width / panel_columns(len(shown))
+                top.set_title(fold(results.titles[setting], room))
+        _frame(pairs, table, results.score)
         if not named:
             legend_below(figure, method_samples(results, marks, methods))
         return settle(figure)
@@ -86,16 +91,17 @@ def gain(results: Results) -> Figure:
 def gain_table(results: Results) -> pd.DataFrame:
     """One row per client of every run that has a twin of family `alone`: setting, seed, clients.
 
-    Columns: method, setting, seed, client, alone (accuracy of the twin), accuracy, and gain, their
-    difference; fractions at the round of the rule. Of several twins, the first one that trains as
-    the run does counts, else the first. Raises NotApplicableError where no run has a twin.
+    Columns: method, setting, seed, client, alone (score of the twin), score, and gain, positive
+    where the score is better; as stored, at the round of the rule. Of several twins, the first one
+    that trains as the run does counts, else the first. Raises NotApplicableError where no run has a
+    twin.
     """
     rows = results.clients
     parts = []
     for run in results.runs:
         if run.family != "alone" and (twin := _twin(results, run)) is not None:
-            alone = _accuracies(rows, twin).rename("alone")
-            both = pd.concat([alone, _accuracies(rows, run)], axis=1, join="inner")
+            alone = _scores(rows, twin).rename("alone")
+            both = pd.concat([alone, _scores(rows, run)], axis=1, join="inner")
             parts.append(
                 both.reset_index().assign(method=run.method, setting=run.setting, seed=run.seed)
             )
@@ -105,8 +111,9 @@ def gain_table(results: Results) -> pd.DataFrame:
             "`fedtsd train ... method=local` makes one"
         )
     table = pd.concat(parts, ignore_index=True)
-    # Rounding: equal accuracies must not differ by the last bit.
-    return table.assign(gain=(table["accuracy"] - table["alone"]).round(12))[GAIN_COLUMNS]
+    gains = results.score.gain(table["score"], table["alone"])
+    # Rounding: equal scores must not differ by the last bit.
+    return table.assign(gain=gains.round(12))[GAIN_COLUMNS]
 
 
 def _twin(results: Results, run: Run) -> Run | None:
@@ -116,19 +123,19 @@ def _twin(results: Results, run: Run) -> Run | None:
     return found[0] if found else None
 
 
-def _accuracies(clients: pd.DataFrame, run: Run) -> "pd.Series[float]":
+def _scores(clients: pd.DataFrame, run: Run) -> "pd.Series[float]":
     chosen = (
         (clients["method"] == run.method)
         & (clients["setting"] == run.setting)
         & (clients["seed"] == run.seed)
     )
-    return clients[chosen].set_index("client")["accuracy"]
+    return clients[chosen].set_index("client")["score"]
 
 
-def _gains(rows: pd.DataFrame) -> dict[str, FloatArray]:
-    """Method -> gains (points) of all clients and seeds, ascending."""
+def _gains(rows: pd.DataFrame, scale: float) -> dict[str, FloatArray]:
+    """Method -> printed gains of all clients and seeds, ascending."""
     return {
-        str(method): np.sort(part["gain"].to_numpy(float)) * 100
+        str(method): np.sort(part["gain"].to_numpy(float)) * scale
         for method, part in rows.dropna(subset=["gain"]).groupby("method")
     }
 
@@ -153,6 +160,7 @@ def _numbers(
     gains: Mapping[str, FloatArray],
     marks: Mapping[str, MethodMark],
     names: Mapping[str, str],
+    decimals: int,
 ) -> None:
     """A small table: mark and name of the method, mean and worst gain, share that loses."""
     ax.set(xlim=(0, 1), ylim=(len(names) + 1, 0))
@@ -167,8 +175,8 @@ def _numbers(
         if found is None:
             _write(ax, LOSE, y, "no such pair")
             continue
-        _write(ax, MEAN, y, _signed(float(found.mean())), gid="mean")
-        _write(ax, WORST, y, _signed(float(found.min())), gid="worst")
+        _write(ax, MEAN, y, signed(float(found.mean()), decimals), gid="mean")
+        _write(ax, WORST, y, signed(float(found.min()), decimals), gid="worst")
         _write(ax, LOSE, y, f"{100 * np.mean(found < 0):.0f} %", gid="lose")
 
 
@@ -177,23 +185,20 @@ def _write(ax: Axes, x: float, y: float, text: str, **style: Any) -> None:
     ax.text(x, y, text, **(place | style))
 
 
-def _signed(points: float) -> str:
-    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "\u2212")
-
-
-def _frame(pairs: Sequence[Panels], table: pd.DataFrame) -> None:
+def _frame(pairs: Sequence[Panels], table: pd.DataFrame, score: Score) -> None:
     """Put the same gains on every vertical axis; the ground of losses is grey."""
-    low, high = table["gain"].min() * 100, table["gain"].max() * 100
-    pad = max(0.05 * (high - low), 0.5)
-    low = min(low - pad, -0.14 * (high - low), -1.5)  # room to write below zero
+    low, high = table["gain"].min() * score.scale, table["gain"].max() * score.scale
+    least = score.scale * score.hundredth(float(table["alone"].mean()))
+    pad = max(0.05 * (high - low), 0.5 * least)
+    low = min(low - pad, -0.14 * (high - low), -1.5 * least)  # room to write below zero
     for i, (top, _) in enumerate(pairs):
         top.axhspan(low, 0, color="0.93", lw=0, zorder=0, gid="losses")
         top.axhline(0, color="black", lw=0.8)
-        top.set(xlim=(0, 100), ylim=(low, max(high + pad, 1.0)))
+        top.set(xlim=(0, 100), ylim=(low, max(high + pad, least)))
         top.set_xlabel("clients, by gain (%)")
         top.annotate(
             "loses", (1.0, 0.0), xycoords="axes fraction", xytext=(-2, 2),
             textcoords="offset points", ha="right", va="bottom", fontsize=LABEL_SIZE,
         )  # fmt: skip
         if i % panel_columns(len(pairs)) == 0:
-            top.set_ylabel("gain (points)")
+            top.set_ylabel(score.gain_noun)

@@ -33,6 +33,7 @@ SIGNS = str.maketrans(
         '"': "''",
         "±": r"$\pm$",
         "×": r"$\times$",
+        "°": r"$^\circ$",
         "−": "$-$",
         "∞": r"$\infty$",
         "≥": r"$\geq$",

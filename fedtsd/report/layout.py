@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 GLYPH_WIDTH = 0.66  # mean width of a DejaVu Sans glyph over its font size, rounded up
 POINTS_PER_INCH = 72.0
+MOST_LETTERS = 18  # of the name of a client or class beside an axis
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -60,3 +61,8 @@ def axes_points(ax: Axes) -> tuple[float, float]:
 def text_width(text: str, size: float) -> float:
     """A safe estimate of the width of one line of text in points, `size` in points."""
     return len(text) * GLYPH_WIDTH * size
+
+
+def shortened(name: str, most: int = MOST_LETTERS) -> str:
+    """A name of at most `most` letters; what is longer ends in dots."""
+    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"

@@ -19,7 +19,7 @@ from fedtsd.report.layout import POINTS_PER_INCH, axes_points, blocks, spread, t
 from fedtsd.report.style import cluster_colours
 from fedtsd.report.tables import RunTables
 
-Side = Literal["top", "right"]
+Side = Literal["top", "right", "bottom"]
 LABEL_SIZE = 6.0  # points
 STRIP = 2.5  # points: thickness of the coloured strip, and its distance from the axes
 GROUP_STRIP = 6.0  # points: wide enough to show a pattern
@@ -79,21 +79,21 @@ def name_clusters(ax: Axes, tables: RunTables, side: Side, away: float = 2 * STR
     _name(ax, named, len(tables.order), side, away, "cluster")
 
 
-def strip_groups(ax: Axes, groups: Sequence[int], name: bool) -> None:
-    """Lay a strip of the planted groups along the right side; `name` them where there is room."""
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        raise ValueError("the axes belong to no figure")
-    points = Affine2D().scale(1 / POINTS_PER_INCH) + figure.dpi_scale_trans
-    from_edge = points + ScaledTranslation(1.0, 0.0, cast(Affine2DBase, ax.transAxes))
-    transform = blended_transform_factory(from_edge, ax.transData)
+def strip_groups(
+    ax: Axes, groups: Sequence[int], name: bool, side: Literal["right", "bottom"] = "right"
+) -> None:
+    """Lay a strip of the planted groups along one side; `name` them where there is room."""
+    transform = _from_edge(ax, side)
     found = list(blocks(groups))
     for group, start, stop in found:
-        corner, height = (STRIP, start - 0.5), stop - start
+        across, along = (STRIP, GROUP_STRIP), (start - 0.5, stop - start)  # (from, length)
+        if side == "bottom":
+            across = (-STRIP - GROUP_STRIP, GROUP_STRIP)
+        (x, width), (y, height) = (across, along) if side == "right" else (along, across)
         ax.add_patch(
             Rectangle(
-                corner,
-                GROUP_STRIP,
+                (x, y),
+                width,
                 height,
                 transform=transform,
                 clip_on=False,
@@ -104,31 +104,45 @@ def strip_groups(ax: Axes, groups: Sequence[int], name: bool) -> None:
         )
     if name:
         named = [(f"G{group}", a, b) for group, a, b in found]
-        _name(ax, named, len(groups), "right", GROUP_STRIP + 2 * STRIP, "group")
+        _name(ax, named, len(groups), side, GROUP_STRIP + 2 * STRIP, "group")
+
+
+def _from_edge(ax: Axes, side: Literal["right", "bottom"]) -> Transform:
+    """Points across from one side of the axes, data units along it."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("the axes belong to no figure")
+    points = Affine2D().scale(1 / POINTS_PER_INCH) + figure.dpi_scale_trans
+    corner = (1.0, 0.0) if side == "right" else (0.0, 0.0)
+    from_edge = points + ScaledTranslation(*corner, cast(Affine2DBase, ax.transAxes))
+    if side == "right":
+        return blended_transform_factory(from_edge, ax.transData)
+    return blended_transform_factory(ax.transData, from_edge)
 
 
 def _name(
     ax: Axes, named: list[tuple[str, int, int]], n: int, side: Side, away: float, gid: str
 ) -> None:
     """Write a name beside each block of the `n` places along one side."""
-    length = axes_points(ax)[0 if side == "top" else 1]
+    along = side != "right"
+    length = axes_points(ax)[0 if along else 1]
     wide = max(text_width(name, LABEL_SIZE) for name, _, _ in named) + 1.5
-    upright = side == "top" and wide * len(named) > length
-    need = wide if side == "top" and not upright else LABEL_SIZE + 1.5
+    upright = along and wide * len(named) > length
+    need = wide if along and not upright else LABEL_SIZE + 1.5
     gap = need * n / length
     named = _largest(named, int(n / gap))
     places = spread([(a + b - 1) / 2 for _, a, b in named], gap, -0.5 + gap / 2, n - 0.5 - gap / 2)
     transform = _beside(ax, side, away)
     for (name, _, _), place in zip(named, places, strict=True):
-        x, y = (place, 1.0) if side == "top" else (1.0, place)
+        x, y = {"top": (place, 1.0), "bottom": (place, 0.0), "right": (1.0, place)}[side]
         ax.text(
             x,
             y,
             name,
             fontsize=LABEL_SIZE,
             rotation=90 if upright else 0,
-            ha="center" if side == "top" else "left",
-            va="bottom" if side == "top" else "center_baseline",
+            ha="center" if along else "left",
+            va={"top": "bottom", "bottom": "top", "right": "center_baseline"}[side],
             transform=transform,
             gid=gid,
         )
@@ -142,14 +156,25 @@ def _largest(names: list[tuple[str, int, int]], room: int) -> list[tuple[str, in
 def _beside(ax: Axes, side: Side, points: float) -> Transform:
     """Data units along one side of the axes, `points` outside it."""
     figure = ax.get_figure(root=True)
-    if side == "top":
-        return offset_copy(ax.get_xaxis_transform(), fig=figure, y=points, units="points")
+    if side != "right":
+        away = points if side == "top" else -points
+        return offset_copy(ax.get_xaxis_transform(), fig=figure, y=away, units="points")
     return offset_copy(ax.get_yaxis_transform(), fig=figure, x=points, units="points")
 
 
 def note(ax: Axes, text: str) -> None:
     """Say in the middle of an empty panel why it is empty."""
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color="0.35")
+
+
+def drift_line(ax: Axes, at: int) -> None:
+    """Mark the round from which the data are others; `at` is the first round that has them."""
+    ax.axvline(at - 0.5, color="0.45", lw=0.8, ls=(0, (2, 1.5)), zorder=0.5, gid="drift")
+    ax.annotate(
+        "drift", (at - 0.5, 1.0), xycoords=ax.get_xaxis_transform(), xytext=(2, -1),
+        textcoords="offset points", fontsize=LABEL_SIZE, color="0.35", va="top",
+        bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
+    )  # fmt: skip
 
 
 def group_face(group: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the tables of a report show, each as a frame of cells (setting, seed) x methods."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
@@ -16,14 +17,16 @@ class Measure:
     """One number of every run.
 
     `values` returns cells x methods in the unit of the title. `title` is a format that may hold
-    `{rule}` and `{alone}`, the method that trains alone. What is not `compared` (traffic: who sends
-    nothing always wins) has no best and no ranks. `signed`: print a plus.
+    `{rule}` and `{alone}`, the method that trains alone. `highest`: whether the highest value is
+    the best. What is not `compared` (traffic: who sends nothing always wins) has no best and no
+    ranks. `signed`: print a plus.
     """
 
     name: str
     title: str
     values: Callable[[Results], pd.DataFrame]
     decimals: int = 1
+    highest: bool = True
     compared: bool = True
     signed: bool = False
 
@@ -39,18 +42,23 @@ def alone(results: Results) -> str | None:
         return "local" if "local" in methods else next(iter(methods), None)
     values = cells(results)[methods]
     shared = complete(values)
-    return str((values if shared.empty else shared).mean().idxmax())
+    return str(results.score.merit((values if shared.empty else shared).mean()).idxmax())
+
+
+def printed_scores(results: Results, column: str = "score") -> pd.DataFrame:
+    """One column of scores as they are printed: accuracies in %."""
+    return cells(results, column) * results.score.scale
 
 
 def gain(results: Results) -> pd.DataFrame:
-    """Points of accuracy above training alone in the same setting with the same seed.
+    """Gain, as printed, over training alone in the same setting with the same seed.
 
     Raises RunFolderError if no run trains alone.
     """
     reference = alone(results)
     if reference is None:
         raise RunFolderError("gain: no run of a method that trains alone")
-    values = 100 * cells(results)
+    values = results.score.merit(printed_scores(results))
     return values.sub(values.pop(reference), axis=0)
 
 
@@ -73,18 +81,54 @@ def num_clients(summary: Facts) -> int:
     return sum(len(members) for members in summary.get("clusters") or [])
 
 
-MEASURES = (
+def measures_of(results: Results) -> tuple[Measure, ...]:
+    """Everything that can be told of these runs, in the words of their score."""
+    scored = (replace(measure, decimals=results.decimals) for measure in _scored(results))
+    planted = results.table["adjusted_rand_index"].notna().any()
+    return (*scored, *(AGREEMENT if planted else ()), *SENT)
+
+
+def _scored(results: Results) -> Iterator[Measure]:
+    """The measures of how well clients are served; gains only where a method trains alone."""
+    score, table = results.score, results.table
+    what = score.heading(_capital(score.label))
+    higher = score.higher_is_better
+
+    def column(name: str, title: str, source: str) -> Measure:
+        values = partial(printed_scores, column=source)
+        return Measure(name, f"{what}{title}", values, highest=higher)
+
+    yield column(score.name, ", {rule}, mean over clients with equal weight", "score")
+    yield column("worst_decile", " of the worst tenth of clients, {rule}", "worst10")
+    if alone(results) is not None and len(results.methods) > 1:
+        title = f"{_capital(score.gain_label)} against {{alone}}, {{rule}}"
+        yield Measure("gain", title, gain, signed=True)
+    if table["newcomers"].notna().any():
+        late = " of clients that join late or never train, last round"
+        yield column("newcomers", f"{late}, mean over them", "newcomers")
+        yield column("newcomers_worst_decile", f"{late}, worst tenth", "newcomers_worst10")
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+AGREEMENT = (
     Measure(
-        "accuracy",
-        "Test accuracy (%), {rule}, mean over clients with equal weight",
-        lambda results: 100 * cells(results),
+        "adjusted_rand_index",
+        "Adjusted Rand index of the last clusters and the planted groups: 1 if they are the same, "
+        "0 on average by chance",
+        partial(cells, column="adjusted_rand_index"),
+        decimals=2,
     ),
     Measure(
-        "worst_decile",
-        "Test accuracy (%) of the worst tenth of clients, {rule}",
-        lambda results: 100 * cells(results, "worst10"),
+        "mutual_information",
+        "Normalised mutual information of the last clusters and the planted groups, 0 to 1",
+        partial(cells, column="mutual_information"),
+        decimals=2,
     ),
-    Measure("gain", "Points of test accuracy above {alone}, {rule}", gain, signed=True),
+)
+SENT = (
     Measure(
         "megabytes_per_client",
         "Megabytes (1e6 bytes) per client, sent and received over the whole run",

@@ -5,17 +5,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedtsd.report.style import dataset_label, partition_label
+from fedtsd.report.dealing import SAID, partition_label
+from fedtsd.report.style import dataset_label
 
 Facts = Mapping[str, Any]
 
 # First words of the config keys that make a setting; of the rest, those in IDLE make no difference.
-SETTING = ("dataset", "partition", "split", "model", "cohort", "rounds", "data")
-# Engine and device are among those: they name a cell of their own, but no other setting.
-IDLE = ("resume", "checkpoint_every", "eval_every", "device", "engine", "tracker", "seed")
+SETTING = (
+    "dataset", "partition", "shift", "drift", "public", "split", "model", "cohort", "rounds",
+    "data",
+)  # fmt: skip
+# Engine and device are among those: they name a cell of their own, but no other setting. What a
+# severity means, the knobs that it sets tell.
+IDLE = (
+    "resume", "checkpoint_every", "eval_every", "device", "engine", "tracker", "seed", "severity",
+)  # fmt: skip
 IDLE_KEYS = ("data.root", "dataset.source", "evaluation.local_run", "method.label", "method.family")
-# What the words of `dataset_label` and `partition_label` say already.
-SAID = ("dataset.name", "partition.alpha", "partition.classes_per_client", "partition.num_groups")
 
 
 def setting_names(configs: Mapping[Path, Facts]) -> dict[Path, str]:
@@ -63,7 +68,7 @@ def _differing(flats: list[Mapping[str, str]], setting: bool) -> list[str]:
         key
         for key in sorted({key for flat in flats for key in flat})
         if key.split(".")[0] not in IDLE
-        and key not in (SAID if setting else ())
+        and key not in (("dataset.name", *SAID) if setting else ())
         and key not in IDLE_KEYS
         and (key.split(".")[0] in SETTING) == setting
         and len({flat.get(key) for flat in flats}) > 1

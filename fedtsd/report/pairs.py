@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def paired_tests(results: Results, reference: str, over: Over = "cells") -> pd.DataFrame:
-    """One row per other method; differences are accuracy of the reference minus its, in 0..1.
+    """One row per other method; differences are gains of the reference over it, as stored.
 
     Columns: COLUMNS. `pairs` are the cells that both have, or with `over="settings"` the settings,
     each averaged over its common seeds: seeds of one setting share its data, so over cells the test
@@ -47,7 +47,8 @@ def paired_tests(results: Results, reference: str, over: Over = "cells") -> pd.D
             pairs = values[[reference, other]].dropna()
             if over == "settings":
                 pairs = pairs.groupby("setting", sort=False).mean()
-            differences = (pairs[reference] - pairs[other]).round(DIGITS).to_numpy()
+            gains = results.score.gain(pairs[reference], pairs[other])
+            differences = gains.round(DIGITS).to_numpy()
             names = {"reference": reference, "method": other, "over": over}
             rows.append({**names, **_signed_ranks(differences)})
     table = pd.DataFrame(rows, columns=list(COLUMNS[:-1]))
@@ -101,8 +102,8 @@ def printed_tests(results: Results, tests: pd.DataFrame) -> Printed:
     counts = tests[["wins", "ties", "losses"]].astype(str)
     columns = {
         "pairs": tests["pairs"].map(str),
-        "mean": tests["mean_difference"].map(_points),
-        "median": tests["median_difference"].map(_points),
+        "mean": [_signed(results, gain) for gain in tests["mean_difference"]],
+        "median": [_signed(results, gain) for gain in tests["median_difference"]],
         "won/tied/lost": counts.agg("/".join, axis=1),
         "effect": tests["effect"].map(lambda value: number(value, "+.2f")),
         "p": tests["p"].map(p_text),
@@ -129,8 +130,8 @@ def p_text(p: float) -> str:
 
 def _caption(results: Results, reference: str) -> str:
     said = (
-        f"{reference} against each method: differences in points of test accuracy "
-        f"({RULES[results.rule]}), above 0 where {reference} is better; matched-pairs "
+        f"{reference} against each method: {results.score.gain_label}, "
+        f"{RULES[results.rule]}, above 0 where {reference} is better; matched-pairs "
         "rank-biserial effect; Wilcoxon's signed-rank test, two-sided, zero differences dropped; "
         f"bold: below {ALPHA} after Holm's correction."
     )
@@ -144,5 +145,5 @@ def _caption(results: Results, reference: str) -> str:
     )
 
 
-def _points(fraction: float) -> str:
-    return number(100 * fraction, "+.1f")
+def _signed(results: Results, gain: float) -> str:
+    return number(results.score.scale * gain, f"+.{results.decimals}f")

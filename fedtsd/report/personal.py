@@ -20,27 +20,25 @@ from fedtsd.report.across import (
     method_samples,
     num_seeds,
 )
-from fedtsd.report.naming import SETTING
+from fedtsd.report.naming import IDLE, SETTING
+from fedtsd.report.places import Place
 from fedtsd.report.results import Results, Run
 from fedtsd.report.severity import dodges, draw_places, found_axes, severity_figure
-from fedtsd.report.severity_axis import Place, frame
+from fedtsd.report.severity_axis import frame
 from fedtsd.report.style import PAGE, fold, paper_style, settle
 
 # Policies that give every client the same number of personal layers, counted from the output.
 FIXED = ("Nothing", "LastLayers", "Everything")
 NOT_ADAPTIVE = (*FIXED, "FirstLayers", "")
 # What two runs may differ in and still be compared for their number of personal layers alone.
-FREE = (
-    *SETTING, "personalization", "method", "seed", "resume", "checkpoint_every", "eval_every",
-    "device", "engine", "tracker",
-)  # fmt: skip
+FREE = (*SETTING, *IDLE, "personalization", "method")
 BAR_WIDTH = 9.0  # points
 BAR, BEST = "0.85", "0.25"
 
 
 @dataclass(frozen=True)
 class BestFixed:
-    """The fixed number of personal layers with the best mean accuracy in a setting.
+    """The fixed number of personal layers with the best mean score in a setting.
 
     `close` holds every number within one standard error (of the best, over seeds) of it.
     """
@@ -95,14 +93,15 @@ def best_fixed(results: Results) -> dict[str, BestFixed]:
         return {}
     most = {name: len({_number(run) for run in families[name]}) for name in wide}
     chosen = families[max(wide, key=lambda name: (name in like, most[name]))]
-    rows = [(r.setting, _number(r), results.accuracy_rows(r)["accuracy_mean"]) for r in chosen]
-    table = pd.DataFrame(rows, columns=["setting", "layers", "accuracy"])
+    merit = results.score.merit
+    rows = [(r.setting, _number(r), merit(results.scores_of(r)["mean"])) for r in chosen]
+    table = pd.DataFrame(rows, columns=["setting", "layers", "merit"])
     found = {str(name): _best(frame) for name, frame in table.groupby("setting")}
     return {name: best for name, best in found.items() if best is not None}
 
 
 def _best(rows: pd.DataFrame) -> BestFixed | None:
-    groups = rows.groupby("layers")["accuracy"]
+    groups = rows.groupby("layers")["merit"]
     numbers = [int(number) for number in sorted(rows["layers"].unique())]
     means, errors = groups.mean(), groups.sem().fillna(0.0)
     if len(numbers) < 2:

@@ -16,6 +16,12 @@ def number(value: float, spec: str) -> str:
     return MISSING if math.isnan(value) else format(value, spec).replace("-", "−")
 
 
+def signed(value: float, decimals: int) -> str:
+    """Print a difference with its sign, and none on a zero."""
+    rounded = round(value, decimals) + 0.0
+    return number(rounded, f"{'+' if rounded else ''}.{decimals}f")
+
+
 @dataclass(frozen=True, eq=False)
 class Printed:
     """A table ready for print.

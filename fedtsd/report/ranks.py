@@ -45,7 +45,7 @@ class FriedmanResult:
         return self.p < ALPHA
 
 
-def cells(results: Results, column: str = "accuracy") -> pd.DataFrame:
+def cells(results: Results, column: str = "score") -> pd.DataFrame:
     """One column of `results.table` as cells (setting, seed) x methods; NaN where no run is."""
     table = results.table.pivot(index=["setting", "seed"], columns="method", values=column)
     return table.astype(float).reindex(results.settings, level="setting")[results.methods]
@@ -56,18 +56,18 @@ def complete(values: pd.DataFrame) -> pd.DataFrame:
     return values.dropna()
 
 
-def mean_ranks(values: pd.DataFrame) -> "pd.Series[float]":
-    """Method -> mean rank over complete cells; the highest value has rank 1, equals share."""
-    return complete(values).round(DIGITS).rank(axis=1, ascending=False).mean()
+def mean_ranks(values: pd.DataFrame, highest: bool = True) -> "pd.Series[float]":
+    """Method -> mean rank over complete cells; the best value has rank 1, equals share."""
+    return complete(values).round(DIGITS).rank(axis=1, ascending=not highest).mean()
 
 
 def friedman(results: Results) -> FriedmanResult | None:
-    """Test the accuracies of all methods; None below MIN_METHODS methods or MIN_BLOCKS blocks."""
+    """Test the scores of all methods; None below MIN_METHODS methods or MIN_BLOCKS blocks."""
     blocks = complete(cells(results)).round(DIGITS)
     n, k = blocks.shape
     if k < MIN_METHODS or n < MIN_BLOCKS:
         return None
-    ranks = mean_ranks(blocks).sort_values(kind="stable")
+    ranks = mean_ranks(blocks, results.score.higher_is_better).sort_values(kind="stable")
     chi_square = _chi_square(blocks)
     room = n * (k - 1) - chi_square
     f = (n - 1) * chi_square / room if room > 1e-9 else float("inf")

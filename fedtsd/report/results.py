@@ -5,7 +5,7 @@ everything else that differs between runs, so ablations of one method count as m
 A *hole* is a run that was planned or begun and has no result.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,14 @@ import numpy as np
 import pandas as pd
 
 from fedtsd.errors import RunFolderError
-from fedtsd.metrics import accuracy_at, label_skew
+from fedtsd.report.folders import run_folders
 from fedtsd.report.naming import setting_names, variant_words
+from fedtsd.report.order import least_skewed_first
+from fedtsd.report.skew import run_skew, summary_skew, with_skew
 from fedtsd.report.style import method_label
 from fedtsd.report.tables import RunTables, read_mapping
+from fedtsd.score import ACCURACY, Score, score_of
+from fedtsd.skew import Skew, mean_skew
 
 RULES = {
     "last": "last round",
@@ -48,6 +52,19 @@ class Run:
         return RunTables.read(self.folder)
 
     @property
+    def score(self) -> Score:
+        """What the run is scored by; raises RunFolderError for something unheard of."""
+        try:
+            return score_of(self.summary)
+        except ValueError as error:
+            raise RunFolderError(f"{self.folder}: summary.json is broken: {error}") from error
+
+    @property
+    def newcomers(self) -> Facts:
+        """What the summary says of clients that joined late or never trained; empty without any."""
+        return self.summary.get("newcomers") or {}
+
+    @property
     def alpha(self) -> float:
         """Dirichlet's alpha; infinite for IID data, NaN where the partition has none."""
         partition = self.config.get("partition") or {}
@@ -59,8 +76,21 @@ class Run:
     @cached_property
     def skew(self) -> float:
         """Measured skew: mean JS divergence of the clients' label laws to the pooled law, 0..1."""
+        return self.brief_skew.label_js
+
+    @cached_property
+    def brief_skew(self) -> Skew:
+        """What the summary tells of the skew; of older versions the skew of the labels alone."""
+        told = summary_skew(self.summary)
         known = self.summary.get("label_skew")
-        return float(known) if known is not None else label_skew(self.tables.train_counts)
+        if told is None and known is not None:
+            return Skew(label_js=float(known))
+        return told or self.full_skew
+
+    @cached_property
+    def full_skew(self) -> Skew:
+        """All that is known of the skew, from who holds what where the summary is silent."""
+        return summary_skew(self.summary) or run_skew(self.tables)
 
 
 @dataclass(frozen=True)
@@ -85,7 +115,8 @@ class Results:
     def read(cls, folders: Iterable[Path], rule: str = "last") -> "Results":
         """Read runs and sweeps; a run that two folders hold counts once, the newer one.
 
-        Raises RunFolderError if a folder is absent, holds no run, or a file in it is broken.
+        Raises RunFolderError if a folder is absent, holds no run, or a file in it is broken, and if
+        the runs are not all scored alike.
         """
         if rule not in RULES:
             raise RunFolderError(f"rule: must be one of {', '.join(RULES)}, got {rule!r}")
@@ -94,7 +125,7 @@ class Results:
         for folder in map(Path, folders):
             if not folder.is_dir():
                 raise RunFolderError(f"{folder}: no such folder")
-            for place, overrides in _places(folder):
+            for place, overrides in run_folders(folder):
                 status = read_mapping(place / "status.json", optional=True)
                 summary = read_mapping(place / "summary.json", optional=True)
                 if status.get("state") == "done" and summary:
@@ -105,14 +136,17 @@ class Results:
         if not found and not holes:
             raise RunFolderError(f"{', '.join(map(str, folders))}: no run here")
         runs = _name_runs(found)
+        _check_scores(runs)
         return cls(runs, tuple(holes[place] for place in sorted(holes)), rule)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per run, by the rule of this report; accuracies in 0..1.
+        """One row per run, by the rule of this report; scores as stored.
 
-        Columns: method, label, family, setting, alpha, skew, seed, round, accuracy, std, worst10,
-        bytes_up, bytes_down, samples, seconds, num_clusters, personal_layers, num_layers, folder.
+        Columns: method, label, family, setting, alpha, skew, seed, round, score, std, worst10,
+        newcomers and newcomers_worst10 (mean and worst tenth, last round), adjusted_rand_index and
+        mutual_information (of clusters and planted groups, None without any), bytes_up, bytes_down,
+        samples, seconds, num_clusters, personal_layers, num_layers, folder.
         """
         return pd.DataFrame([self._row(run) for run in self.runs], columns=COLUMNS)
 
@@ -120,8 +154,8 @@ class Results:
     def clients(self) -> pd.DataFrame:
         """One row per run and client, at the round of the rule.
 
-        Columns: method, label, family, setting, seed, client, accuracy, cluster, personal_layers,
-        num_train.
+        Columns: method, label, family, setting, seed, client, score, rmse (NaN but in regression),
+        cluster, personal_layers, num_train.
         """
         parts = [self._client_rows(run) for run in self.runs]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["method"])
@@ -131,6 +165,16 @@ class Results:
         """rounds.csv of every run, with method, label, family, setting and seed in front."""
         parts = [_identified(run, run.tables.rounds) for run in self.runs]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["method"])
+
+    @property
+    def score(self) -> Score:
+        """What every run here is scored by."""
+        return self.runs[0].score if self.runs else ACCURACY
+
+    @cached_property
+    def decimals(self) -> int:
+        """Decimals of a printed score, the same wherever these results are printed."""
+        return self.score.decimals_of(self.score.scale * self.table["score"].astype(float))
 
     @property
     def methods(self) -> list[str]:
@@ -150,11 +194,23 @@ class Results:
     @cached_property
     def settings(self) -> list[str]:
         """Settings, the least skewed first."""
-        if self.table.empty:
-            return []
-        keys = self.table.assign(alpha=-self.table["alpha"].fillna(0.0))
-        order = keys.groupby("setting")[["skew", "alpha"]].mean().round(6)
-        return [str(name) for name in order.sort_values(["skew", "alpha"]).index]
+        return least_skewed_first(self.runs)
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Setting -> its name with the measured skew."""
+        return {
+            name: with_skew(name, self.find(setting=name)[0].config, skew)
+            for name, skew in self.skews.items()
+        }
+
+    @cached_property
+    def skews(self) -> dict[str, Skew]:
+        """Setting -> what is known of its skew without a look at its tables, mean over its runs."""
+        return {
+            name: mean_skew([run.brief_skew for run in self.find(setting=name)])
+            for name in self.settings
+        }
 
     @property
     def seeds(self) -> list[int]:
@@ -178,26 +234,32 @@ class Results:
         kept = set(settings)
         return Results(tuple(r for r in self.runs if r.setting in kept), self.holes, self.rule)
 
-    def accuracy_rows(self, run: Run) -> Facts:
-        """Return the accuracies of a run by the rule of this report.
+    def scores_of(self, run: Run) -> Facts:
+        """Return round, mean, std and worst10 of a run by the rule of this report.
 
         Raises RunFolderError if the rule asks for validation data and the run has none.
         """
         facts = run.summary.get(self.rule)
         if not isinstance(facts, Mapping):
             raise RunFolderError(f"{run.folder}: has no result by the rule {RULES[self.rule]}")
-        return facts
+        return {"round": facts["round"], **_spread(facts, run.score)}
 
     def _row(self, run: Run) -> dict[str, Any]:
-        facts = self.accuracy_rows(run)
+        facts = self.scores_of(run)
+        late = _spread(run.newcomers.get("last") or {}, run.score)
+        found = run.summary.get("agreement_with_planted_groups") or {}
         return {
             **_identity(run),
             "alpha": run.alpha,
             "skew": run.skew,
             "round": facts["round"],
-            "accuracy": facts["accuracy_mean"],
-            "std": facts["accuracy_std"],
-            "worst10": facts["accuracy_worst10"],
+            "score": facts["mean"],
+            "std": facts["std"],
+            "worst10": facts["worst10"],
+            "newcomers": late["mean"],
+            "newcomers_worst10": late["worst10"],
+            "adjusted_rand_index": found.get("adjusted_rand_index"),
+            "mutual_information": found.get("normalised_mutual_information"),
             **{key: run.summary.get(key) for key in TOTALS},
             "num_clusters": len(run.summary.get("clusters") or []),
             "personal_layers": float(np.mean(run.summary.get("personal_layers") or [0])),
@@ -206,10 +268,11 @@ class Results:
         }
 
     def _client_rows(self, run: Run) -> pd.DataFrame:
-        at = int(self.accuracy_rows(run)["round"])
+        at = int(self.scores_of(run)["round"])
         rows = run.tables.clients
         stage = str(run.summary.get("stage", rows["stage"].iloc[-1]))
-        frame = accuracy_at(rows, stage, at).to_frame()
+        chosen = (rows["stage"] == stage) & (rows["split"] == "test") & (rows["round"] == at)
+        frame = rows[chosen].set_index("client").sort_index().reindex(columns=["score", "rmse"])
         where = run.tables.assignments.query("round == @at").set_index("client")
         frame["cluster"] = where["cluster"]
         frame["personal_layers"] = where.get("personal_layers", 0)
@@ -221,9 +284,27 @@ class Results:
 IDENTITY = ("method", "label", "family", "setting", "seed")
 TOTALS = ("bytes_up", "bytes_down", "samples", "seconds")
 COLUMNS = [
-    *IDENTITY, "alpha", "skew", "round", "accuracy", "std", "worst10", *TOTALS, "num_clusters",
+    *IDENTITY, "alpha", "skew", "round", "score", "std", "worst10", "newcomers",
+    "newcomers_worst10", "adjusted_rand_index", "mutual_information", *TOTALS, "num_clusters",
     "personal_layers", "num_layers", "folder",
 ]  # fmt: skip
+
+
+def _spread(facts: Facts, score: Score) -> dict[str, float]:
+    """Mean, std and worst10 under names that are the same for every score; NaN where not known."""
+    names = ("mean", "std", "worst10")
+    return {
+        name: float(facts.get(column, float("nan")))
+        for name, column in zip(names, score.columns, strict=True)
+    }
+
+
+def _check_scores(runs: Iterable[Run]) -> None:
+    """Raise RunFolderError unless all runs are scored alike: there is no mean of unlike scores."""
+    first = {run.score.name: run.folder for run in reversed(list(runs))}
+    if len(first) > 1:
+        each = ", ".join(f"{folder} by {name}" for name, folder in sorted(first.items()))
+        raise RunFolderError(f"the runs are not scored alike: {each}; make a report of each kind")
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -233,23 +314,6 @@ def _identity(run: Run) -> dict[str, Any]:
 def _identified(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
     known = _identity(run)
     return frame.assign(**known)[[*known, *(c for c in frame.columns if c not in known)]]
-
-
-def _places(folder: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yield run folders and their overrides, if a sweep knows them.
-
-    A sweep yields the cells of its plan, begun or not; other runs in its folder belong to other
-    plans. What lies inside a run is not searched.
-    """
-    if (folder / "config.yaml").is_file():
-        yield folder, ()
-    elif (folder / "sweep.json").is_file():
-        for cell in read_mapping(folder / "sweep.json").get("cells", []):
-            yield folder / cell["folder"], tuple(cell["overrides"])
-    else:
-        for place in sorted(folder.iterdir()):
-            if place.is_dir() and not place.name.startswith("."):
-                yield from _places(place)
 
 
 def _name_runs(found: Mapping[Path, tuple[Facts, Facts, Facts]]) -> tuple[Run, ...]:
@@ -275,16 +339,11 @@ def _name_runs(found: Mapping[Path, tuple[Facts, Facts, Facts]]) -> tuple[Run, .
         if key not in newest or updated >= newest[key][0]:
             newest[key] = (updated, run)
     runs = [run for _, run in newest.values()]
-    skews = pd.Series([run.skew for run in runs], dtype=float)
-    by_setting = skews.groupby([run.setting for run in runs]).mean()
-    return tuple(sorted(runs, key=lambda run: (*_place(run), by_setting[run.setting], *_cell(run))))
+    rank = {setting: i for i, setting in enumerate(least_skewed_first(runs))}
+    return tuple(sorted(runs, key=lambda run: (*_place(run), rank[run.setting], run.seed)))
 
 
 def _place(run: Run) -> tuple[int, str]:
     """Families in their order, then methods by name."""
     family = FAMILIES.index(run.family) if run.family in FAMILIES else len(FAMILIES)
     return family, run.method
-
-
-def _cell(run: Run) -> tuple[str, int]:
-    return run.setting, run.seed

@@ -1,4 +1,4 @@
-"""Figure `rounds`: test accuracy over rounds, all methods, one panel per setting."""
+"""Figure `rounds`: how well clients are served over rounds, all methods, one panel per setting."""
 
 from math import ceil
 
@@ -16,12 +16,13 @@ from fedtsd.report.across import (
     marks_of,
     method_samples,
     name_ends,
-    percent_limits,
     pick,
+    score_limits,
     seed_words,
+    setting_words,
 )
 from fedtsd.report.layout import POINTS_PER_INCH
-from fedtsd.report.marks import note
+from fedtsd.report.marks import drift_line, note
 from fedtsd.report.results import Results
 from fedtsd.report.style import (
     COLUMN,
@@ -33,6 +34,7 @@ from fedtsd.report.style import (
     settle,
     titled_figure,
 )
+from fedtsd.score import Score
 
 MOST_PANELS = 12
 PANEL = 1.75  # inches: height of a panel with its axis
@@ -41,7 +43,7 @@ Curves = dict[str, pd.DataFrame]  # method -> round, mean, std
 
 
 def rounds(results: Results) -> Figure:
-    """Mean test accuracy (%) over seeds with a band of one std, against rounds.
+    """Mean score over seeds with a band of one std, against rounds; a line where the data drift.
 
     More than twelve settings are thinned evenly. Raises NotApplicableError without a finished run.
     """
@@ -59,10 +61,12 @@ def rounds(results: Results) -> Figure:
         panels = dict(zip(shown, grid.flat, strict=False))
         curves = {name: _curves(results, name) for name in shown}
         for setting, ax in panels.items():
-            _panel(ax, curves[setting], marks)
+            _panel(ax, curves[setting], marks, results.score)
+            for at in drift_rounds(results, setting):
+                drift_line(ax, at)
             if len(shown) > 1:
-                ax.set_title(fold(setting, 0.85 * width / columns))
-        _frame(figure, list(grid.flat), len(shown), columns)
+                ax.set_title(fold(results.titles[setting], 0.85 * width / columns))
+        _frame(list(grid.flat), len(shown), columns, results.score)
         _name(figure, results, marks, curves, panels)
         return settle(figure)
 
@@ -75,7 +79,7 @@ def _columns(panels: int) -> int:
 
 
 def _title(results: Results, shown: list[str]) -> str:
-    words = [*data_words(results), *(shown if len(shown) == 1 else [])]
+    words = [*data_words(results), *setting_words(results, shown)]
     words.append(seed_words(results, " (band)"))
     if len(shown) < len(results.settings):
         words.append(f"{len(shown)} of {len(results.settings)} settings")
@@ -88,14 +92,20 @@ def _curves(results: Results, setting: str) -> Curves:
     return {method: frame for method, frame in found.items() if len(frame)}
 
 
-def _panel(ax: Axes, curves: Curves, marks: dict[str, MethodMark]) -> None:
+def drift_rounds(results: Results, setting: str) -> list[int]:
+    """The rounds from which the data of a setting's runs are others."""
+    found = {run.tables.drift_round for run in results.find(setting=setting)}
+    return sorted(at for at in found if at is not None)
+
+
+def _panel(ax: Axes, curves: Curves, marks: dict[str, MethodMark], score: Score) -> None:
     round_axis(ax)
     ax.grid(True, axis="y")
     if not curves:
         note(ax, "no round was evaluated")
         return
     for method, rows in curves.items():
-        _band(ax, rows, marks[method].colour, method)
+        _band(ax, rows, marks[method].colour, method, score.most)
     for method, rows in curves.items():
         style = marks[method].keywords
         if len(rows) > MOST_MARKERS:  # a few markers still tell the lines apart in grey
@@ -105,11 +115,11 @@ def _panel(ax: Axes, curves: Curves, marks: dict[str, MethodMark]) -> None:
     ax.set_xlim(0, max(last, 1) * 1.01)
 
 
-def _band(ax: Axes, rows: pd.DataFrame, colour: str, method: str) -> None:
-    """Shade mean ± std over seeds, clipped to what an accuracy can be."""
+def _band(ax: Axes, rows: pd.DataFrame, colour: str, method: str, most: float) -> None:
+    """Shade mean ± std over seeds, clipped to what a score can be."""
     known = rows.dropna(subset=["std"])
-    low = (known["mean"] - known["std"]).clip(0, 100)
-    high = (known["mean"] + known["std"]).clip(0, 100)
+    low = (known["mean"] - known["std"]).clip(0, most)
+    high = (known["mean"] + known["std"]).clip(0, most)
     gid = f"band {method}"
     if len(known) == 1:  # a band over one round has no area
         ax.vlines(known["round"], low, high, color=colour, alpha=0.35, lw=3, gid=gid)
@@ -117,15 +127,15 @@ def _band(ax: Axes, rows: pd.DataFrame, colour: str, method: str) -> None:
         ax.fill_between(known["round"], low, high, color=colour, alpha=0.15, lw=0, gid=gid)
 
 
-def _frame(figure: Figure, axes: list[Axes], panels: int, columns: int) -> None:
+def _frame(axes: list[Axes], panels: int, columns: int, score: Score) -> None:
     """Name the axes once, share the limits, hide the places without a panel."""
     used = axes[:panels]
-    limits = [percent_limits(ax) for ax in used if ax.lines] or [(0.0, 100.0)]
+    limits = [score_limits(ax, score) for ax in used if ax.lines] or [score_limits(used[0], score)]
     used[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     for i, ax in enumerate(axes):
         ax.set_visible(i < panels)
         if i % columns == 0:
-            ax.set_ylabel("test accuracy (%)")
+            ax.set_ylabel(score.axis(f"test {score.noun}"))
         if i + columns >= panels:
             ax.set_xlabel("round")
 
@@ -144,7 +154,7 @@ def _name(
     labels = results.labels
     only = next(iter(panels))
     ends = [
-        (value, f"{labels[method]} {value:.1f}", marks[method])
+        (value, f"{labels[method]} {value:.{results.decimals}f}", marks[method])
         for method, rows in curves[only].items()
         for value in [float(rows["mean"].iloc[-1])]
     ]

@@ -1,4 +1,4 @@
-"""Figure `severity`: accuracy and worst decile of all methods against how skewed the data are."""
+"""Figure `severity`: scores and worst decile of all methods against how skewed the data are."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,12 @@ from fedtsd.report.across import (
     legend_below,
     marks_of,
     method_samples,
-    percent_limits,
+    score_limits,
     seed_words,
 )
+from fedtsd.report.places import Place, axes_of
 from fedtsd.report.results import Results
-from fedtsd.report.severity_axis import Place, axes_of, frame, pieces, steps_per_point
+from fedtsd.report.severity_axis import frame, pieces, steps_per_point
 from fedtsd.report.style import (
     COLUMN,
     PAGE,
@@ -30,13 +31,13 @@ from fedtsd.report.style import (
 from fedtsd.report.tables import FloatArray
 
 MOST_AXES = 3  # columns of panels: data sets, models, ... that the runs do not share
-ROWS = {"accuracy": "test accuracy (%)", "worst10": "worst decile (%)"}
+ROWS = ("score", "worst10")
 MOST_NARROW = 7  # places that one column of a paper has room for
 DODGE = 2.2  # points between the marks of two methods at one place, where there is room
 
 
 def severity(results: Results) -> Figure:
-    """Mean accuracy and mean worst decile (%) over seeds, whiskers of one std, against severity.
+    """Mean score and mean worst decile over seeds, whiskers of one std, against severity.
 
     A column of panels per data set, model, ...; three at most. Raises NotApplicableError without
     two settings that differ in nothing but the partition.
@@ -49,14 +50,16 @@ def severity(results: Results) -> Figure:
         for column, (name, places) in enumerate(axes.items()):
             if len(axes) > 1:
                 grid[0, column].set_title(fold(name, 0.85 * PAGE / len(axes)))
-            for row, (key, label) in enumerate(ROWS.items()):
+            for row, key in enumerate(ROWS):
                 ax = grid[row, column]
                 ax.grid(True, axis="y")
                 frame(ax, places, bottom=row == 1, top=row == 0)
                 _methods(ax, results, places, key, marks)
-                ax.set_ylabel(label if column == 0 else "")
+                if column == 0:
+                    words = f"test {results.score.noun}" if key == "score" else "worst decile"
+                    ax.set_ylabel(results.score.axis(words))
         for row in grid:
-            limits = [percent_limits(ax) for ax in row]
+            limits = [score_limits(ax, results.score) for ax in row]
             row[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
         settings = [place.setting for places in axes.values() for place in places]
         legend_below(figure, method_samples(results, marks, results.only(settings).methods))
@@ -76,6 +79,8 @@ def severity_figure(
 ) -> Figure:
     """A page for panels against severity, titled by what all of them share and what they show."""
     words = [*data_words(results), *(axes if len(axes) == 1 else []), what]
+    if (total := len(axes_of(results))) > len(axes):
+        words.append(f"{len(axes)} of {total} kinds of data")
     narrow = len(axes) == 1 and all(len(places) <= MOST_NARROW for places in axes.values())
     width = COLUMN if narrow else PAGE
     title = ", ".join(dict.fromkeys(word for word in words if word))
@@ -95,11 +100,13 @@ def _methods(
     ax: Axes, results: Results, places: list[Place], key: str, marks: dict[str, MethodMark]
 ) -> None:
     table = results.table[results.table["setting"].isin([place.setting for place in places])]
-    known = (table.set_index(["method", "setting"])[key] * 100).groupby(level=[0, 1])
+    printed = table.set_index(["method", "setting"])[key] * results.score.scale
+    known = printed.groupby(level=[0, 1])
     values = pd.DataFrame({"mean": known.mean(), "std": known.std()})
     methods = [method for method in results.methods if method in values.index.get_level_values(0)]
     for method, aside in zip(methods, dodges(ax, places, len(methods)), strict=True):
-        draw_places(ax, places, values, float(aside), marks[method], method)
+        most = results.score.most
+        draw_places(ax, places, values, float(aside), marks[method], method, most)
 
 
 def draw_places(
@@ -109,7 +116,7 @@ def draw_places(
     aside: float,
     mark: MethodMark,
     method: str,
-    most: float = 100.0,
+    most: float,
 ) -> None:
     """Draw `mean` and `std` of a method at the places, joined along the log axis alone.
 

@@ -1,4 +1,4 @@
-"""Figure `clients`: how accuracy spreads over the clients, method by method."""
+"""Figure `clients`: how scores spread over the clients, method by method."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from fedtsd import metrics
 from fedtsd.report.across import (
     NotApplicableError,
     data_words,
@@ -20,6 +19,7 @@ from fedtsd.report.across import (
     method_samples,
     num_seeds,
     pick,
+    setting_words,
 )
 from fedtsd.report.layout import text_width
 from fedtsd.report.results import RULES, Results
@@ -34,6 +34,7 @@ from fedtsd.report.style import (
     titled_figure,
 )
 from fedtsd.report.tables import FloatArray
+from fedtsd.score import Score
 
 MOST_SETTINGS = 6
 NAME_SIZE, NAME_ROOM = 6.0, 75.0  # points: longer names of rows give way to the method's mark
@@ -45,7 +46,7 @@ Panels = tuple[Axes, Axes]
 
 
 def clients(results: Results) -> Figure:
-    """Accuracy (%) of each client by method: violins with dots, and the share of clients below.
+    """Score of each client by method: violins with dots, and the share of clients below.
 
     One pair of panels per setting, the clients of all seeds pooled; more than six settings are
     thinned evenly. Raises NotApplicableError without a finished run.
@@ -58,16 +59,18 @@ def clients(results: Results) -> Figure:
     width = COLUMN if len(shown) == 1 else PAGE
     with paper_style():
         upper = ROW * len(results.methods) + 0.1
-        title = ", ".join([*data_words(results), *_alone(shown), RULES[results.rule]])
+        words = [*data_words(results), *setting_words(results, shown), RULES[results.rule]]
+        title = ", ".join(words)
         height = (upper + SHARES + 0.55) * panel_rows(len(shown)) + 0.15
         figure = titled_figure(fold(f"{title}, {pooled(results)}", width), width, height)
         pairs = stacked_panels(figure, len(shown), (upper, SHARES))
         for (top, bottom), setting in zip(pairs, shown, strict=True):
-            values = _values(rows[rows["setting"] == setting])
+            values = _values(rows[rows["setting"] == setting], results.score)
             _violins(top, values, results, marks)
-            _shares(bottom, values, marks)
+            _shares(bottom, values, marks, results.score)
             if len(shown) > 1:
-                top.set_title(fold(setting, 0.85 * width / panel_columns(len(shown))))
+                room = 0.85 * width / panel_columns(len(shown))
+                top.set_title(fold(results.titles[setting], room))
         _frame(pairs, rows, results, marks)
         legend_below(figure, [*method_samples(results, marks, results.methods), *_explanations()])
         return settle(figure)
@@ -101,14 +104,10 @@ def stacked_panels(figure: Figure, count: int, heights: tuple[float, float]) -> 
     return pairs[:count]
 
 
-def _alone(shown: Sequence[str]) -> list[str]:
-    return list(shown) if len(shown) == 1 else []
-
-
-def _values(rows: pd.DataFrame) -> dict[str, FloatArray]:
-    """Method -> accuracies (%) of all clients and seeds, ascending."""
+def _values(rows: pd.DataFrame, score: Score) -> dict[str, FloatArray]:
+    """Method -> printed scores of all clients and seeds, ascending."""
     return {
-        str(method): np.sort(part["accuracy"].dropna().to_numpy(float)) * 100
+        str(method): np.sort(part["score"].dropna().to_numpy(float)) * score.scale
         for method, part in rows.groupby("method")
     }
 
@@ -137,7 +136,8 @@ def _violins(
         dots |= {"marker": "o", "color": darker(colour), "mew": 0, "clip_on": False}
         ax.plot(found, row + 0.5 * jitter, gid=f"clients {method}", **dots)
         ax.plot([np.median(found)] * 2, [row - 0.4, row + 0.4], gid="median", **_MEDIAN)
-        ax.plot(metrics.spread(found.tolist()).worst10, row, gid="worst", clip_on=False, **_TENTH)
+        worst = float(np.mean(results.score.worst_tenth(found.tolist())))
+        ax.plot(worst, row, gid="worst", clip_on=False, **_TENTH)
 
 
 _MEDIAN: dict[str, Any] = {"color": "black", "lw": 1.2, "ls": "-"}
@@ -146,9 +146,12 @@ _TENTH: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _shares(ax: Axes, values: Mapping[str, FloatArray], marks: Mapping[str, MethodMark]) -> None:
-    """For each method the share of clients (%) at or below an accuracy."""
-    ax.axhspan(0, 100 * WORST, color="0.88", lw=0, gid="tenth")
+def _shares(
+    ax: Axes, values: Mapping[str, FloatArray], marks: Mapping[str, MethodMark], score: Score
+) -> None:
+    """For each method the share of clients (%) at or below a score; the worst end is grey."""
+    worst = 0.0 if score.higher_is_better else 100 * (1 - WORST)
+    ax.axhspan(worst, worst + 100 * WORST, color="0.88", lw=0, gid="tenth")
     ax.axhline(50, color="0.6", lw=0.5)
     for method, found in values.items():
         if len(found):
@@ -158,7 +161,7 @@ def _shares(ax: Axes, values: Mapping[str, FloatArray], marks: Mapping[str, Meth
             places = np.concatenate([found[:1], found])
             ax.plot(places, steps, drawstyle="steps-post", gid=f"share {method}", **style)
     ax.set_ylim(0, 102)
-    ax.set_yticks([0, 10, 50, 100])
+    ax.set_yticks([0, 10 if score.higher_is_better else 90, 50, 100])
 
 
 def _frame(
@@ -167,19 +170,21 @@ def _frame(
     results: Results,
     marks: Mapping[str, MethodMark],
 ) -> None:
-    """Put the same accuracies on every horizontal axis, and names at the left."""
-    low, high = rows["accuracy"].min() * 100, rows["accuracy"].max() * 100
-    pad = max(0.04 * (high - low), 1.0)
+    """Put the same scores on every horizontal axis, and names at the left."""
+    score = results.score
+    low, high = rows["score"].min() * score.scale, rows["score"].max() * score.scale
+    least = score.scale * score.hundredth(high / score.scale)
+    pad = max(0.04 * (high - low), least)
     columns = panel_columns(len(pairs))
     for i, (top, bottom) in enumerate(pairs):
         for ax in (top, bottom):
-            ax.set_xlim(max(low - pad, -1.5), min(high + pad, 101.5))
+            ax.set_xlim(max(low - pad, -1.5 * least), min(high + pad, score.most + 1.5 * least))
             ax.grid(True, axis="x")
         top.set_ylim(len(results.methods) - 0.5, -0.5)
         top.tick_params(labelbottom=False, axis="x")
         top.tick_params(length=0, axis="y")
         top.set_yticks(range(len(results.methods)), [""] * len(results.methods))
-        bottom.set_xlabel("accuracy of a client (%)")
+        bottom.set_xlabel(score.heading(f"{score.noun} of a client"))
         if i % columns == 0:
             bottom.set_ylabel("clients (%)")
             _name_rows(top, results, marks)

@@ -13,7 +13,6 @@ import pandas as pd
 
 from fedtsd.errors import RunFolderError
 from fedtsd.report.pairs import p_text, paired_tests, smallest_p
-from fedtsd.report.printed import number
 from fedtsd.report.ranks import ALPHA, FriedmanResult, cells, complete, friedman
 from fedtsd.report.results import RULES, Results
 
@@ -33,7 +32,7 @@ class Count(int):
 SENTENCES = {
     "nothing": "No run has finished: there is nothing to compare.",
     "count": "{runs} finished run{runs:s}: {methods} method{methods:s}, {settings} "
-    "setting{settings:s}, {seeds} seed{seeds:s}. Accuracies are those of the {rule}.",
+    "setting{settings:s}, {seeds} seed{seeds:s}. Reported: {label}, {rule}.",
     "holes": "{holes} run{holes:s} without a result ({states}): left out of all that follows.",
     "one_seed": "One seed per cell: there is no spread over seeds to tell chance from effect by.",
     "some_one_seed": "{few} of {all} cells of the table have one seed only and no spread.",
@@ -50,11 +49,11 @@ SENTENCES = {
     "enough": "{reference} has up to {pairs} pair{pairs:s} that differ (same setting, same seed) "
     "with another method: Wilcoxon's signed-rank tests, two-sided, p adjusted by Holm for {tests} "
     "comparison{tests:s}.",
-    "better": "{reference} is significantly more accurate than {other}: {mean} points on average, "
+    "better": "{reference} is significantly more accurate than {other}: {mean} on average, "
     "{wins} won, {losses} lost, {ties} tied, p {p}.",
-    "worse": "{reference} is significantly less accurate than {other}: {mean} points on average, "
+    "worse": "{reference} is significantly less accurate than {other}: {mean} on average, "
     "{wins} won, {losses} lost, {ties} tied, p {p}.",
-    "mixed": "{reference} and {other} differ significantly, but mean ({mean} points) and ranks "
+    "mixed": "{reference} and {other} differ significantly, but mean ({mean}) and ranks "
     "({wins} won, {losses} lost) point in different directions: p {p}.",
     "undecided": "{reference} is neither shown better nor worse than {others}; that does not show "
     "them equal.",
@@ -78,8 +77,8 @@ SENTENCES = {
 def recommended(results: Results) -> str:
     """The method to hold others against: `fedtsdp` if it is there, else the best clustered one.
 
-    Without a clustered method, the best of all. The best has the highest mean accuracy over the
-    cells that every method has; over its own cells where there are none. Raises RunFolderError if
+    Without a clustered method, the best of all. The best has the best mean score over the cells
+    that every method has; over its own cells where there are none. Raises RunFolderError if
     no run has finished.
     """
     if not results.runs:
@@ -88,7 +87,7 @@ def recommended(results: Results) -> str:
         return PREFERRED
     values = cells(results)
     shared = complete(values)
-    means = (values if shared.empty else shared).mean()
+    means = results.score.merit((values if shared.empty else shared).mean())
     clustered = [m for m in results.methods if results.families[m] == "clustered"]
     return str(means[clustered or results.methods].idxmax())
 
@@ -112,6 +111,7 @@ def _extent(results: Results) -> Iterator[str]:
             methods=Count(len(results.methods)),
             settings=Count(len(results.settings)),
             seeds=Count(len(results.seeds)),
+            label=results.score.label,
             rule=RULES[results.rule],
         )
     else:
@@ -141,7 +141,7 @@ def _pairs(results: Results, reference: str) -> Iterator[str]:
     if len(tested):
         yield _power(name, tested)
     for row in tested[tested["p_holm"] < ALPHA].to_dict("records"):
-        yield _difference(name, results.labels[row["method"]], row)
+        yield _difference(results, name, results.labels[row["method"]], row)
     undecided = tested.loc[tested["p_holm"] >= ALPHA, "method"]
     if len(undecided):
         yield _say("undecided", reference=name, others=_listed(results, undecided))
@@ -169,7 +169,7 @@ def _power(name: str, tested: pd.DataFrame) -> str:
     )
 
 
-def _difference(name: str, other: str, row: Mapping[Any, Any]) -> str:
+def _difference(results: Results, name: str, other: str, row: Mapping[Any, Any]) -> str:
     """One significant difference; mean and ranks must agree before a side is called better."""
     mean, effect = row["mean_difference"], row["effect"]
     kind = "better" if effect > 0 else "worse"
@@ -177,7 +177,7 @@ def _difference(name: str, other: str, row: Mapping[Any, Any]) -> str:
         kind if np.sign(mean) == np.sign(effect) else "mixed",
         reference=name,
         other=other,
-        mean=number(100 * mean, "+.1f"),
+        mean=results.score.difference(mean, results.decimals),
         p=_signed(row["p_holm"]),
         **{key: row[key] for key in ("wins", "losses", "ties")},
     )

@@ -1,4 +1,4 @@
-"""How figures look: the style file, colours and the words for methods, data sets, partitions.
+"""How figures look: the style file, colours, titles, and the words for methods and data sets.
 
 Colours are Okabe and Ito's (2008), told apart with every common colour vision. Clusters need more;
 the additions were picked for their distance to the others, also as seen without red or green cones.
@@ -21,6 +21,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedtsd.report.dealing import DATASET_LABELS, partition_label
+from fedtsd.report.skew import run_skew, with_skew
 from fedtsd.report.tables import RunTables
 
 STYLE_FILE = Path(__file__).with_name("fedtsd.mplstyle")
@@ -99,15 +101,6 @@ OTHER_MARKERS = ("o", "^", "D", "v", "P", "X", "s", "<", "p", ">", "h")
 OTHER_LINES: tuple[LineStyle, ...] = (
     (0, (7, 1.2)), (0, (2, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (6, 1.2, 2, 1.2)),
 )  # fmt: skip
-
-DATASET_LABELS = {
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "emnist": "EMNIST",
-    "femnist": "FEMNIST",
-}
 
 # matplotlib's settings are one global; whoever draws holds this lock while they are ours.
 _SETTINGS = threading.RLock()
@@ -222,29 +215,21 @@ def dataset_label(config: Mapping[str, Any]) -> str:
     return DATASET_LABELS.get(name, name)
 
 
-def partition_label(config: Mapping[str, Any]) -> str:
-    """How a run's samples were dealt out, in a few words."""
-    partition = config.get("partition") or {}
-    if (alpha := partition.get("alpha")) is not None:
-        return f"Dirichlet α = {alpha:g}" if isinstance(alpha, int | float) else f"α = {alpha}"
-    if (classes := partition.get("classes_per_client")) is not None:
-        return f"{classes} classes per client"
-    if (groups := partition.get("num_groups")) is not None:
-        return f"{groups} label groups"
-    target = str(partition.get("_target_", "")).rpartition(".")[2]
-    return {"iid": "IID"}.get(target.lower(), target)
-
-
 def run_title(tables: RunTables, width: float) -> str:
-    """Method, data set, partition; broken into lines that fit `width` inches."""
+    """Method, data set, how it was dealt, measured skew; in lines that fit `width` inches."""
     config = tables.config
     words = [method_label(config), dataset_label(config), partition_label(config)]
-    return fold(", ".join(word for word in words if word), width)
+    said = ", ".join(word for word in words if word)
+    return fold(with_skew(said, config, run_skew(tables)), width)
 
 
 def fold(text: str, width: float) -> str:
-    """Break a title into as few lines as fit `width` inches, all about as long."""
-    most = round(14 * width)
+    """Break a title into as few lines as fit `width` inches, all about as long; not around =."""
+    text = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return _balanced(text, round(14 * width)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _balanced(text: str, most: int) -> str:
     lines = wrap(text, most)
     least = max(map(len, text.split()), default=1)
     for narrower in range(least, most):

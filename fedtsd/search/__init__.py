@@ -1,4 +1,4 @@
-"""Hyper-parameter search by validation accuracy, with optuna (an extra)."""
+"""Hyper-parameter search by validation scores, with optuna (an extra)."""
 
 from fedtsd.search.command import search_command
 

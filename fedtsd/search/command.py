@@ -1,4 +1,4 @@
-"""`fedtsd search`: choose hyper-parameters by validation accuracy, with optuna.
+"""`fedtsd search`: choose hyper-parameters by validation scores, with optuna.
 
 A trial is one run per seed, in a folder named by its config. So a trial that was stopped goes on
 from its checkpoint, and a setting that was tried is not run again.
@@ -18,6 +18,7 @@ from fedtsd.catalogue import conf_dir
 from fedtsd.errors import FedtsdError
 
 if TYPE_CHECKING:
+    from fedtsd.score import Score
     from fedtsd.search.plan import Plan
     from fedtsd.search.results import Row
     from fedtsd.search.space import Axis
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: fedtsd search KEY=VALUES ... [KEY=VALUE ...] [search.KEY=VALUE ...]
 
-Choose hyper-parameters by validation accuracy. What is searched:
+Choose hyper-parameters by validation accuracy, in regression by validation MAE. What is searched:
   KEY=interval(0.001,0.1)            numbers between two ends
   KEY=tag(log,interval(0.001,0.1))   the same, drawn evenly over orders of magnitude
   KEY=range(1,6)                     1, 2, 3, 4, 5
@@ -39,6 +40,7 @@ Example
   fedtsd search 'training.lr=tag(log,interval(0.001,0.1))' 'training.epochs=range(1,5)'
 """
 
+SPLITS = ("validation", "test")
 RunCell = Callable[[list[str], Path], Path]
 """`launch.run_cell`: make sure that the run of these overrides is done; return its folder."""
 
@@ -71,7 +73,9 @@ def search(plan: "Plan", run_cell: RunCell) -> int:
     with alone_in(plan.folder):
         write_definition(plan)
         options = plan.options
-        trials = Trials(plan.folder, plan.axes, options.sampler_seed, options.startup_trials)
+        trials = Trials(
+            plan.folder, plan.axes, options.sampler_seed, options.startup_trials, plan.score
+        )
         try:
             code, reason = _run_trials(plan, trials, run_cell)
         except KeyboardInterrupt:
@@ -79,7 +83,7 @@ def search(plan: "Plan", run_cell: RunCell) -> int:
             raise
     if reason:
         _say(f"fedtsd: {reason}")
-    return max(code, _show_best(plan.folder))
+    return max(code, _show_best(plan.folder, plan.score))
 
 
 def _run_trials(plan: "Plan", trials: "Trials", run_cell: RunCell) -> tuple[int, str]:
@@ -89,14 +93,14 @@ def _run_trials(plan: "Plan", trials: "Trials", run_cell: RunCell) -> tuple[int,
         _record(plan, trials, rows)
     _say(_line("trial", "validation", [axis.key for axis in plan.axes], plan.axes))
     for row in rows:
-        _say(_line_of(row, rows, plan.axes))
+        _say(_line_of(row, rows, plan))
     while (end := _end(plan, rows, failures, time.monotonic() - started)) is None:
         with Console(stderr=True).status(f"trial {len(rows) + 1}"):
             _run_trial(plan, trials, run_cell)
         rows = trials.rows()
         failures = failures + 1 if rows[-1].error else 0
         _record(plan, trials, rows)
-        _say(_line_of(rows[-1], rows, plan.axes))
+        _say(_line_of(rows[-1], rows, plan))
     return end
 
 
@@ -118,41 +122,42 @@ def _end(
 
 
 def _run_trial(plan: "Plan", trials: "Trials", run_cell: RunCell) -> None:
-    from fedtsd.search.results import validation_accuracy
+    from fedtsd.search.results import validation_score
     from fedtsd.search.space import with_texts
 
     trial, texts = trials.ask()
     overrides, root = with_texts(plan.fixed, texts), plan.folder / "runs"
     try:
         runs = [run_cell([*overrides, f"seed={seed}"], root) for seed in plan.options.seeds]
-        accuracies = [validation_accuracy(run) for run in runs]
+        scores = [validation_score(run, plan.score) for run in runs]
     except FedtsdError as error:  # a run failed, or these values do not go together
         trials.fail(trial, str(error))
     else:
-        trials.finish(trial, accuracies, [str(run.relative_to(plan.folder)) for run in runs])
+        trials.finish(trial, scores, [str(run.relative_to(plan.folder)) for run in runs])
 
 
 def _record(plan: "Plan", trials: "Trials", rows: "Sequence[Row]") -> None:
     """Write trials.csv and best.yaml."""
     from fedtsd.search.results import best_of, command, write_best, write_trials
 
-    write_trials(plan.folder, [axis.key for axis in plan.axes], rows)
-    if best := best_of(rows):
+    write_trials(plan.folder, [axis.key for axis in plan.axes], rows, plan.score)
+    if best := best_of(rows, plan.score):
         seeds = plan.options.seeds
         line = command(plan.fixed, best, seeds)
-        write_best(plan.folder, best, line, seeds, trials.importance())
+        write_best(plan.folder, best, line, seeds, trials.importance(), plan.score)
 
 
-def _show_best(folder: Path) -> int:
+def _show_best(folder: Path, score: "Score") -> int:
     """Print the best trial, its command line and the folder; return 1 if no trial finished."""
     path = folder / "best.yaml"
     if not path.is_file():
         _say("fedtsd: no trial finished")
         return 1
     best = yaml.safe_load(path.read_text())
+    chosen, tested = (_printed(best[f"{split}_{score.name}"], score) for split in SPLITS)
     sys.stdout.write(
-        f"best: trial {best['trial']}, validation accuracy {best['validation_accuracy']:.2%}; "
-        f"its test accuracy, not searched, is {best['test_accuracy']:.2%}\n"
+        f"best: trial {best['trial']}, validation {score.noun} {chosen}; "
+        f"its test {score.noun}, not searched, is {tested}\n"
     )
     if best["importance"]:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in best["importance"].items())
@@ -161,21 +166,27 @@ def _show_best(folder: Path) -> int:
     return 0
 
 
-def _line_of(row: "Row", rows: "Sequence[Row]", axes: "Sequence[Axis]") -> str:
+def _printed(value: float | None, score: "Score") -> str:
+    """A score with one decimal more than in tables: trials may lie close."""
+    known = value or 0.0
+    return score.text(known, score.decimals_of([score.scale * known]) + 1)
+
+
+def _line_of(row: "Row", rows: "Sequence[Row]", plan: "Plan") -> str:
     """One line on a trial; `best` marks what beats all before it."""
     from fedtsd.search.results import best_of
 
-    texts = [row.texts[axis.key] for axis in axes]
+    texts, axes = [row.texts[axis.key] for axis in plan.axes], plan.axes
     if row.error:
         return _line(row.number, "failed", texts, axes) + f"  {row.error}"
-    best = "  best" if best_of(rows[: row.number]) is row else ""
-    return _line(row.number, f"{row.accuracy:.2%}", texts, axes) + best
+    best = "  best" if best_of(rows[: row.number], plan.score) is row else ""
+    return _line(row.number, _printed(row.mean, plan.score), texts, axes) + best
 
 
-def _line(number: Any, accuracy: str, texts: "Sequence[str]", axes: "Sequence[Axis]") -> str:
+def _line(number: Any, score: str, texts: "Sequence[str]", axes: "Sequence[Axis]") -> str:
     widths = [max(len(axis.key), *map(len, axis.probes())) for axis in axes]
     cells = [f"{text:>{width}}" for text, width in zip(texts, widths, strict=True)]
-    return "  ".join([f"{number:>5}", f"{accuracy:>10}", *cells])
+    return "  ".join([f"{number:>5}", f"{score:>10}", *cells])
 
 
 def _keys() -> str:

@@ -12,9 +12,11 @@ from hydra.core.override_parser.types import Override
 from fedtsd.catalogue import conf_dir
 from fedtsd.checkpoint import write_atomically
 from fedtsd.compose import composed, digest, key_of, parsed, resolve
+from fedtsd.config import Config
 from fedtsd.errors import ConfigError, InputError
 from fedtsd.experiment import load_arrays
 from fedtsd.schema import convert
+from fedtsd.score import Score, score_of_task
 from fedtsd.search.space import Axis, space_of, with_texts
 
 
@@ -49,13 +51,17 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """A search whose input was checked. definition: what makes it this search and no other."""
+    """A search whose input was checked.
+
+    definition: what makes it this search and no other. score: what all of its runs are scored by.
+    """
 
     options: SearchOptions
     fixed: list[str]
     axes: list[Axis]
     definition: dict[str, Any]
     folder: Path
+    score: Score
 
 
 def plan_search(args: Sequence[str]) -> Plan:
@@ -75,7 +81,16 @@ def plan_search(args: Sequence[str]) -> Plan:
         load_arrays(config)
     first = composed(with_texts(fixed, {axis.key: axis.probes()[0] for axis in axes}))
     definition = _definition(options, fixed, swept, resolve(first))
-    return Plan(options, fixed, axes, definition, _folder(options, axes, definition))
+    folder = _folder(options, axes, definition)
+    return Plan(options, fixed, axes, definition, folder, _score(configs))
+
+
+def _score(configs: Sequence[Config]) -> Score:
+    """What all configs are scored by; raises ConfigError where they differ."""
+    scores = {score_of_task(config.dataset.facts.regression) for config in configs}
+    if len(scores) > 1:
+        raise ConfigError("dataset: a search compares runs of one kind, got classes and regression")
+    return scores.pop()
 
 
 def read_options(overrides: Sequence[Override]) -> SearchOptions:

@@ -148,7 +148,7 @@ def space_of(fixed: Sequence[str], swept: Sequence[Override]) -> tuple[list[Axis
         others = [text for text in axis.probes() if text != first[axis.key]]
         configs += [check(composed(with_texts(fixed, {**first, axis.key: t}))) for t in others]
     if any(config.split.val == 0 for config in configs):
-        raise ConfigError("split.val: must be above 0, as a search goes by validation accuracy")
+        raise ConfigError("split.val: must be above 0, as a search goes by validation data")
     return axes, configs
 
 

@@ -13,9 +13,10 @@ from filelock import FileLock, Timeout
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fedtsd.errors import InputError
+from fedtsd.score import Score
 from fedtsd.search.results import Row
 from fedtsd.search.space import Axis
 from fedtsd.seeding import derive
@@ -27,9 +28,12 @@ class Trials:
     """The trials of one search; whoever makes one is `alone_in` the folder.
 
     seed, startup: of the TPE sampler (Bergstra et al. 2011), whose first trials are random.
+    score: what the runs are scored by.
     """
 
-    def __init__(self, folder: Path, axes: Sequence[Axis], seed: int, startup: int) -> None:
+    def __init__(
+        self, folder: Path, axes: Sequence[Axis], seed: int, startup: int, score: Score
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._axes = axes
         self._seed = seed
@@ -37,7 +41,7 @@ class Trials:
         self._study = optuna.create_study(
             storage=_storage(folder / JOURNAL),
             study_name="search",
-            direction="maximize",
+            direction="maximize" if score.higher_is_better else "minimize",
             load_if_exists=True,
         )
         for trial in self._study.get_trials(states=[TrialState.RUNNING]):
@@ -52,11 +56,11 @@ class Trials:
         trial = self._study.ask({axis.key: axis.distribution() for axis in self._axes})
         return trial, self._texts(trial.params)
 
-    def finish(self, trial: Trial, accuracies: Sequence[float], folders: Sequence[str]) -> None:
-        """Tell the validation accuracy of each seed and the folders of the runs."""
-        trial.set_user_attr("accuracies", list(accuracies))
+    def finish(self, trial: Trial, scores: Sequence[float], folders: Sequence[str]) -> None:
+        """Tell the validation score of each seed and the folders of the runs."""
+        trial.set_user_attr("scores", list(scores))
         trial.set_user_attr("folders", list(folders))
-        self._study.tell(trial, sum(accuracies) / len(accuracies))
+        self._study.tell(trial, sum(scores) / len(scores))
 
     def fail(self, trial: Trial, error: str) -> None:
         """Tell that a run of the trial failed, with one line that says why."""
@@ -74,7 +78,7 @@ class Trials:
             Row(
                 number,
                 self._texts(trial.params),
-                tuple(trial.user_attrs.get("accuracies", ())),
+                _scores(trial),
                 tuple(trial.user_attrs.get("folders", ())),
                 trial.user_attrs.get("error", ""),
             )
@@ -82,7 +86,7 @@ class Trials:
         ]
 
     def importance(self) -> dict[str, float]:
-        """Return the share of each key in the spread of accuracies, by optuna's default measure.
+        """Return the share of each key in the spread of scores, by optuna's default measure.
 
         Empty for one key, or as long as the trials are too few or too alike.
         """
@@ -90,12 +94,18 @@ class Trials:
             return {}
         try:
             found = optuna.importance.get_param_importances(self._study)
-        except (ValueError, RuntimeError):  # for instance if all accuracies are equal
+        except (ValueError, RuntimeError):  # for instance if all scores are equal
             return {}
         return {key: float(share) for key, share in found.items()}
 
     def _texts(self, values: dict[str, object]) -> dict[str, str]:
         return {axis.key: axis.text(values[axis.key]) for axis in self._axes}
+
+
+def _scores(trial: FrozenTrial) -> tuple[float, ...]:
+    """One score per seed; older searches have them under another name."""
+    told = trial.user_attrs
+    return tuple(told.get("scores", told.get("accuracies", ())))
 
 
 @contextmanager

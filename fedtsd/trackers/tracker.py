@@ -97,7 +97,7 @@ def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the numeric columns of a row of rounds.csv but the round itself, empty cells left out.
 
-    A round without evaluation has no accuracy, one without a test of the clusters no Hopkins value.
+    A round without evaluation has no scores, one without a test of the clusters no Hopkins value.
     """
     return {
         name: float(value)

@@ -28,6 +28,9 @@ VARIANTS = {
     "one_round": RunBuilder(rounds=1),
     "never_evaluated": RunBuilder(rounds=3, evaluate_every=0),
     "just_started": RunBuilder(rounds=0, tests=False),
+    "regression": RunBuilder(regression=True, drift_round=12),
+    "joined": RunBuilder(newcomers=5, join_round=9),
+    "kept_out": RunBuilder(newcomers=5, regression=True, unmeasured=12),
     "unequal": RunBuilder(clients=23, groups=9, method="fedavg_ft", dataset="x" * 45),
 }
 

@@ -3,10 +3,13 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+
+from fedtsd.score import ACCURACY, MAE, Score
 
 FASHION = [
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -24,7 +27,11 @@ METHODS = {
 
 @dataclass
 class RunBuilder:
-    """Writes a run folder; groups of clients hold different classes and are found at round 4, 5."""
+    """Writes a run folder; groups of clients hold different classes and are found at round 4, 5.
+
+    In regression the errors are what an accuracy lacks to 1.05, times 50. The last `newcomers`
+    clients take no part before `join_round`.
+    """
 
     clients: int = 20
     rounds: int = 20
@@ -40,6 +47,10 @@ class RunBuilder:
     seed: int = 0
     lead: float = 0.0
     personal: int = 1
+    regression: bool = False
+    newcomers: int = 0
+    join_round: int | None = None
+    drift_round: int | None = None
     changes: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
@@ -56,6 +67,20 @@ class RunBuilder:
         self._end(folder)
         return folder
 
+    @property
+    def score(self) -> Score:
+        return MAE if self.regression else ACCURACY
+
+    def stored(self, accuracy: Any) -> Any:
+        """Turn an accuracy into what the tables hold."""
+        kept = np.minimum(accuracy, 1.0)
+        return 50 * (1.05 - kept) if self.regression else kept
+
+    def present(self, at: int) -> np.ndarray:
+        """The clients that take part in a round."""
+        joined = self.join_round is not None and at >= self.join_round
+        return np.arange(self.clients - (0 if joined else self.newcomers))
+
     def names(self) -> list[str]:
         return FASHION if self.classes == 10 else [f"object kind {y}" for y in range(self.classes)]
 
@@ -70,6 +95,9 @@ class RunBuilder:
             "rounds": self.rounds,
             "seed": self.seed,
         }
+        if self.newcomers:
+            share = self.newcomers / self.clients
+            config["cohort"] = {"newcomers": share, "join_round": self.join_round}
         for group, values in self.changes.items():
             config[group] = {**config.get(group, {}), **values}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -108,8 +136,8 @@ class RunBuilder:
             pd.DataFrame(
                 {
                     "round": at,
-                    "client": range(self.clients),
-                    "cluster": self.cluster_at(at),
+                    "client": self.present(at),
+                    "cluster": self.cluster_at(at)[self.present(at)],
                     "personal_layers": self.personal_at(at),
                 }
             )
@@ -118,40 +146,46 @@ class RunBuilder:
         pd.concat(frames).to_csv(folder / "assignments.csv", index=False)
 
     def _clients_and_rounds(self, folder: Path) -> None:
-        clients, rounds = [], []
+        clients, newcomers, rounds = [], [], []
+        known = np.arange(self.clients - self.newcomers)
         skill = self.rng.normal(0, 0.08, size=self.clients)
         for at in range(1, self.rounds + 1):
             row = {"round": at, "num_clusters": len(set(self.cluster_at(at)))}
             if self.evaluate_every and at % self.evaluate_every == 0:
                 level = 0.9 - 0.7 * np.exp(-at / 6) + (0.05 if at > 4 else 0) + self.lead
                 score = np.clip(level + skill + self.rng.normal(0, 0.01, self.clients), 0, 1)
-                worst = np.sort(score)[: max(1, self.clients // 10)].mean()
-                row |= {
-                    "accuracy_mean": score.mean(),
-                    "accuracy_std": score.std(),
-                    "accuracy_worst10": worst,
-                    "loss_mean": -np.log(level),
-                }
-                clients += self._client_rows(at, score)
+                row |= self.spread(score[known]) | {"loss_mean": -np.log(level)}
+                rows = self._client_rows(at, score)
+                clients += [line for line in rows if line[1] in known]
+                newcomers += [line for line in rows if line[1] not in known]
             row |= {"personal_layers_mean": self.personal_at(at), "seconds": 1.5}
             row |= {name: self.clients * value for name, value in self.work(at).items()}
             rounds.append(row)
         columns = [
-            "round", "accuracy_mean", "accuracy_std", "accuracy_worst10", "loss_mean",
+            "round", *self.score.columns, "loss_mean",
             "num_clusters", "personal_layers_mean", "hopkins", "hopkins_p",
             "bytes_up", "bytes_down", "samples", "seconds",
         ]  # fmt: skip
         pd.DataFrame(rounds, columns=columns).to_csv(folder / "rounds.csv", index=False)
         columns = [
             "round", "client", "cluster", "personal_layers", "stage", "split",
-            "accuracy", "loss", "num_examples",
+            self.score.name, *(["rmse"] if self.regression else []), "loss", "num_examples",
         ]  # fmt: skip
         pd.DataFrame(clients, columns=columns).to_csv(folder / "clients.csv", index=False)
+        if self.newcomers:
+            pd.DataFrame(newcomers, columns=columns).to_csv(folder / "newcomers.csv", index=False)
+
+    def spread(self, accuracies: np.ndarray) -> dict[str, float]:
+        """Mean, std and worst tenth under the names of the score."""
+        found = self.stored(accuracies)
+        ordered = np.sort(found)[:: self.score.sign]
+        worst = ordered[: max(1, len(found) // 10)].mean()
+        return dict(zip(self.score.columns, (found.mean(), found.std(), worst), strict=True))
 
     def _client_rows(self, at: int, score: np.ndarray) -> list[tuple[object, ...]]:
         cluster = self.cluster_at(at)
         return [
-            (at, i, cluster[i], self.personal_at(at), stage, split, min(value, 1.0), 0.5, 30)
+            (at, i, cluster[i], self.personal_at(at), stage, split, *self.scores(value), 0.5, 30)
             for i in range(self.clients)
             for stage, split, value in (
                 ("personalized", "test", score[i]),
@@ -160,6 +194,11 @@ class RunBuilder:
                 ("tuned", "val", score[i] * 0.7),
             )
         ]
+
+    def scores(self, accuracy: float) -> tuple[float, ...]:
+        """The columns of a client's row: accuracy, or mae and rmse."""
+        value = float(self.stored(accuracy))
+        return (value, 1.25 * value) if self.regression else (value,)
 
     def _clustering(self, folder: Path) -> None:
         columns = [
@@ -221,7 +260,7 @@ class RunBuilder:
     def _traffic(self, folder: Path) -> None:
         rows, items = [], []
         for at in range(1, self.rounds + 1):
-            for i in range(self.clients):
+            for i in self.present(at):
                 rows.append({"round": at, "client": i, **self.work(at), "seconds": 0.1 + 0.01 * i})
             for direction in ("up", "down"):
                 for layer in self.shared(at):
@@ -252,10 +291,9 @@ class RunBuilder:
             return
         last = int(clients["round"].max())
         row = rounds.set_index("round").loc[last]
-        facts = {"round": last} | {
-            name: float(row[name]) for name in ("accuracy_mean", "accuracy_std", "accuracy_worst10")
-        }
-        cluster = self.cluster_at(self.rounds)
+        facts = {"round": last} | {name: float(row[name]) for name in self.score.columns}
+        present = self.present(self.rounds)
+        cluster = self.cluster_at(self.rounds)[present]
         write_json(
             folder / "summary.json",
             {
@@ -267,11 +305,26 @@ class RunBuilder:
                 "best_by_validation": facts,
                 "clusters": [np.flatnonzero(cluster == k).tolist() for k in np.unique(cluster)],
                 "layers": [layer["name"] for layer in self.layers()],
-                "personal_layers": [self.personal_at(self.rounds)] * self.clients,
+                "personal_layers": [self.personal_at(self.rounds)] * len(present),
                 **{name: int(rounds[name].sum()) for name in ("bytes_up", "bytes_down", "samples")},
                 "seconds": float(rounds["seconds"].sum()),
+                **({"metric": "mae"} if self.regression else {}),
+                "newcomers": self._newcomers(folder) if self.newcomers else None,
+                "drift": self.drift_round and {"round": self.drift_round, "clients": [0]},
             },
         )
+
+    def _newcomers(self, folder: Path) -> dict[str, object]:
+        rows = pd.read_csv(folder / "newcomers.csv")
+        last = rows[rows["round"] == rows["round"].max()]
+        last = last[(last["stage"] == "personalized") & (last["split"] == "test")]
+        found = last[self.score.name].to_numpy(float)
+        values = found if not self.regression else 1.05 - found / 50
+        return {
+            "clients": list(range(self.clients - self.newcomers, self.clients)),
+            "join_round": self.join_round,
+            "last": {**self.spread(values), "num_clients": self.newcomers},
+        }
 
 
 def write_json(path: Path, content: object) -> None:

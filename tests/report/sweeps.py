@@ -88,6 +88,16 @@ SWEEPS: dict[str, Callable[[Path], Path]] = {
         tuple(dirichlet(a) for a in (100.0, 10.0, 5.0, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05)),
         evaluate_every=3,
     ),
+    "regression": lambda folder: write(
+        folder, partitions=(IID, dirichlet(1.0), dirichlet(0.1), TWO_CLASSES), regression=True
+    ),
+    "newcomers": lambda folder: write(
+        folder,
+        partitions=(dirichlet(1.0), dirichlet(0.1)),
+        newcomers=2,
+        join_round=4,
+        drift_round=3,
+    ),
     "one_run": lambda folder: write(folder, ("fedtsdp",), seeds=(3,), rounds=1),
 }
 

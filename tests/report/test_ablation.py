@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from fedtsd.report.ablation import _signed, ablation, differences
+from fedtsd.report.ablation import ablation, differences
 from fedtsd.report.across import NotApplicableError
 from fedtsd.report.results import Results
 from tests.report.drawn import group, words
@@ -90,7 +90,3 @@ def test_a_base_that_shares_no_cell_is_refused(tmp_path: Path) -> None:
     write(tmp_path, ("fedtsdp",), seeds=(1,), rounds=1)
     with pytest.raises(NotApplicableError, match="no run shares a setting and a seed"):
         ablation(Results.read([tmp_path]), "fedtsdp")
-
-
-def test_values_have_a_sign_and_zero_has_none() -> None:
-    assert [_signed(value) for value in (1.26, -0.04, 0.04, -2.0)] == ["+1.3", "0.0", "0.0", "−2.0"]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedtsd.report.accuracy import accuracy, headline_stage
-from fedtsd.report.style import method_colour
+from fedtsd.report.style import method_colour, run_title
 from fedtsd.report.tables import RunTables
 from tests.report.drawn import group, words
 
@@ -28,7 +28,7 @@ def test_lines_are_the_columns_of_rounds_in_percent(
 ) -> None:
     run = tables["typical"]
     figure = page("accuracy", "typical")
-    for gid, column in (("mean", "accuracy_mean"), ("worst", "accuracy_worst10")):
+    for gid, column in (("mean", "score_mean"), ("worst", "score_worst10")):
         np.testing.assert_allclose(line(figure, gid).get_ydata(), run.rounds[column] * 100)
         np.testing.assert_array_equal(line(figure, gid).get_xdata(), run.rounds["round"])
 
@@ -44,7 +44,7 @@ def test_validation_is_the_mean_over_clients_of_the_headline_stage(
 ) -> None:
     run = tables["typical"]
     rows = run.clients[(run.clients["split"] == "val") & (run.clients["stage"] == "personalized")]
-    expected = [rows[rows["round"] == r]["accuracy"].mean() * 100 for r in range(1, 21)]
+    expected = [rows[rows["round"] == r]["score"].mean() * 100 for r in range(1, 21)]
     np.testing.assert_allclose(
         line(page("accuracy", "typical"), "validation").get_ydata(), expected
     )
@@ -53,13 +53,13 @@ def test_validation_is_the_mean_over_clients_of_the_headline_stage(
 def test_the_headline_stage_is_the_one_that_rounds_average(tables: dict[str, RunTables]) -> None:
     run = tables["typical"]
     assert headline_stage(run) == "personalized"
-    tuned = run.rounds.assign(accuracy_mean=run.rounds["accuracy_mean"] * 0.8)
+    tuned = run.rounds.assign(score_mean=run.rounds["score_mean"] * 0.8)
     assert headline_stage(replace(run, rounds=tuned)) == "tuned"
 
 
 def test_the_band_is_mean_and_std_clipped_to_percentages(tables: dict[str, RunTables]) -> None:
     run = tables["typical"]
-    rounds = run.rounds.iloc[:3].assign(accuracy_mean=[0.5, 0.9, 0.1], accuracy_std=[0.1, 0.2, 0.3])
+    rounds = run.rounds.iloc[:3].assign(score_mean=[0.5, 0.9, 0.1], score_std=[0.1, 0.2, 0.3])
     (band,) = group(accuracy(replace(run, rounds=rounds)), "band")
     assert isinstance(band, FillBetweenPolyCollection)
     corners = {(x, round(y, 6)) for x, y in band.get_paths()[0].vertices}
@@ -77,11 +77,11 @@ def test_lines_are_named_with_their_last_values(tables: dict[str, RunTables], pa
     run = tables["typical"]
     last = run.rounds.iloc[-1]
     shown = words(page("accuracy", "typical"))
-    assert f"test mean {last['accuracy_mean'] * 100:.1f}" in shown
-    assert f"worst 10 % {last['accuracy_worst10'] * 100:.1f}" in shown
+    assert f"test mean {last['score_mean'] * 100:.1f}" in shown
+    assert f"worst 10 % {last['score_worst10'] * 100:.1f}" in shown
     assert "± 1 std" in shown
     assert any(word.startswith("val. mean") for word in shown)
-    assert "FedTSDP, Fashion-MNIST, Dirichlet α = 0.1" in shown
+    assert run_title(run, 3.3) in shown
 
 
 def test_one_evaluated_round_shows_points_and_a_bar(
@@ -94,8 +94,8 @@ def test_one_evaluated_round_shows_points_and_a_bar(
     assert isinstance(bar, LineCollection)
     row = run.rounds.iloc[0] * 100
     low, high = bar.get_segments()[0][:, 1]
-    assert low == pytest.approx(row["accuracy_mean"] - row["accuracy_std"])
-    assert high == pytest.approx(row["accuracy_mean"] + row["accuracy_std"])
+    assert low == pytest.approx(row["score_mean"] - row["score_std"])
+    assert high == pytest.approx(row["score_mean"] + row["score_std"])
 
 
 @pytest.mark.parametrize("name", ["never_evaluated", "just_started"])

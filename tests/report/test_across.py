@@ -38,7 +38,7 @@ def test_the_mean_over_equal_rounds_is_that_of_rounds_csv(
     results = swept("severities")
     for setting in results.settings:
         rows = results.rounds.query("method == 'fedtsdp' and setting == @setting")
-        expected = rows.groupby("round")["accuracy_mean"].mean() * 100
+        expected = rows.groupby("round")["score_mean"].mean() * 100
         found = curve(results, "fedtsdp", setting)
         np.testing.assert_allclose(found["mean"], expected)
 

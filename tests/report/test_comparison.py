@@ -6,7 +6,7 @@ import pytest
 
 from fedtsd.errors import RunFolderError
 from fedtsd.report.comparison import Comparison, compare, comparisons, write_tables
-from fedtsd.report.measures import MEASURES
+from fedtsd.report.measures import gain, measures_of
 from fedtsd.report.results import Hole, Results
 from tests.report.runs import write_sweep
 from tests.report.small import Accuracies, small
@@ -19,7 +19,7 @@ TOY: Accuracies = {
 
 
 def comparison(name: str, results: Results) -> Comparison:
-    return compare(results, next(m for m in MEASURES if m.name == name))
+    return compare(results, next(m for m in measures_of(results) if m.name == name))
 
 
 def test_mean_and_sample_deviation_by_hand() -> None:
@@ -58,8 +58,8 @@ def test_gain_is_paired_by_seed_and_leaves_out_the_method_it_counts_from() -> No
     assert list(table.mean.index) == ["fedavg", "fedtsdp"]
     assert table.mean.loc["fedtsdp"].tolist() == pytest.approx([9.0, 4.0])
     assert table.std.loc["fedtsdp", "harsh"] == pytest.approx(2**0.5)  # of 5 and 3, not of both
-    assert table.printed().texts.loc["FedAvg", "harsh"] == "−35.0 ± 7.1"
-    assert "above Local only" in table.caption
+    assert table.printed().texts.loc["FedAvg", table.titles["harsh"]] == "−35.0 ± 7.1"
+    assert "against Local only" in table.caption
 
 
 def test_gain_needs_the_same_seed_alone() -> None:
@@ -67,14 +67,14 @@ def test_gain_needs_the_same_seed_alone() -> None:
     table = comparison("gain", results)
     assert table.mean.loc["fedavg", "s"] == pytest.approx(10.0)
     assert table.n.loc["fedavg"].tolist() == [1, 0]
-    assert table.printed().texts.loc["FedAvg", "t"] == "—"
+    assert table.printed().texts.loc["FedAvg", results.titles["t"]] == "—"
 
 
 def test_without_a_method_that_trains_alone_there_is_no_gain() -> None:
     results = small({"fedavg": {"s": [0.5]}, "fedtsdp": {"s": [0.6]}})
     assert "gain" not in [table.measure.name for table in comparisons(results)]
     with pytest.raises(RunFolderError, match="no run of a method that trains alone"):
-        comparison("gain", results)
+        gain(results)
 
 
 def test_megabytes_are_compared_but_nobody_wins() -> None:
@@ -85,13 +85,14 @@ def test_megabytes_are_compared_but_nobody_wins() -> None:
     assert total.mean.loc["local"].tolist() == [0.0, 0.0]
     assert set(total.printed().marks.to_numpy().ravel()) == {""}
     assert "rank" not in total.printed().texts
-    assert total.printed().texts.loc["FedAvg", "mild"] == "4.0"
+    assert total.printed().texts.loc["FedAvg", total.titles["mild"]] == "4.0"
     assert "2 seeds (0, 1), which differ by less than is printed" in total.caption
 
 
 def test_runs_that_do_not_say_their_bytes_have_no_traffic() -> None:
     results = small({"fedavg": {"s": [0.5]}}, bytes_up=None, clusters=[])
-    assert comparison("megabytes", results).printed().texts.loc["FedAvg", "s"] == "—"
+    table = comparison("megabytes", results)
+    assert table.printed().texts.loc["FedAvg", table.titles["s"]] == "—"
 
 
 def test_missing_cells_and_seeds_are_marked_and_counted() -> None:
@@ -113,7 +114,7 @@ def test_missing_cells_and_seeds_are_marked_and_counted() -> None:
 
 def test_one_run_has_a_plain_table() -> None:
     printed = comparison("accuracy", small({"fedtsdp": {"s": [0.9]}})).printed()
-    assert printed.texts.to_dict() == {"s": {"FedTSDP": "90.0"}}
+    assert printed.texts.to_dict() == {"s (JS\N{NO-BREAK SPACE}0.00)": {"FedTSDP": "90.0"}}
     assert printed.groups == ("",)
     assert "One seed per cell (0): no spread." in printed.caption
     assert "bold" not in printed.caption
@@ -141,8 +142,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_table_is_written_three_ways_and_again_with_the_same_bytes(
     sweep: Path, tmp_path: Path
 ) -> None:
-    paths = write_tables(Results.read([sweep]), tmp_path / "tables")
-    names = [m.name for m in MEASURES] + ["statistics"]
+    results = Results.read([sweep])
+    paths = write_tables(results, tmp_path / "tables")
+    names = ["settings", *(m.name for m in measures_of(results)), "statistics"]
     files = {f"{name}.{kind}" for name in names for kind in ("csv", "md", "tex")} | {"runs.csv"}
     assert (
         {path.name for path in paths} == {p.name for p in (tmp_path / "tables").iterdir()} == files

@@ -48,7 +48,7 @@ def test_gain_is_the_accuracy_less_that_of_training_alone(by_hand: Path) -> None
     assert list(table.columns) == GAIN_COLUMNS
     assert table["client"].tolist() == [0, 1, 2]
     assert table["alone"].tolist() == [0.5, 0.6, 0.7]
-    assert table["accuracy"].tolist() == [0.6, 0.6, 0.5]
+    assert table["score"].tolist() == [0.6, 0.6, 0.5]
     assert table["gain"].tolist() == [0.1, 0.0, -0.2]
     assert set(table["method"]) == {"fedavg"}
 
@@ -66,11 +66,11 @@ def test_runs_pair_within_setting_and_seed(sweep: Results) -> None:
     table = gain_table(sweep)
     assert len(table) == 2 * 2 * 2 * 20
     assert set(table["method"]) == {"fedavg", "fedtsdp"}
-    rows = sweep.clients.set_index(["method", "setting", "seed", "client"])["accuracy"]
+    rows = sweep.clients.set_index(["method", "setting", "seed", "client"])["score"]
     for row in table.sample(30, random_state=0).itertuples():
         cell = (row.setting, row.seed, row.client)
         assert row.alone == rows[("local", *cell)]
-        assert row.accuracy == rows[(row.method, *cell)]
+        assert row.score == rows[(row.method, *cell)]
 
 
 def test_a_run_without_a_twin_is_left_out(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from matplotlib.lines import Line2D
 
 from fedtsd.report.across import NotApplicableError
 from fedtsd.report.personal import BestFixed, best_fixed, personal_layers
+from fedtsd.report.places import axes_of
 from fedtsd.report.results import Results
-from fedtsd.report.severity_axis import axes_of, pieces
+from fedtsd.report.severity_axis import pieces
 from tests.report.drawn import group, words
 from tests.report.sweeps import dirichlet, set_accuracy, write
 

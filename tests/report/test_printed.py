@@ -1,6 +1,6 @@
 import pandas as pd
 
-from fedtsd.report.printed import Printed, markdown, number, rank_marks
+from fedtsd.report.printed import Printed, markdown, number, rank_marks, signed
 
 NAN = float("nan")
 
@@ -57,3 +57,9 @@ def test_turned_twice_is_the_same_but_for_the_headings() -> None:
     assert turned.texts.loc["z", "p"] == "a_b"
     assert turned.groups == ("", "")
     assert turned.turned().texts.equals(table().texts)
+
+
+def test_differences_have_a_sign_and_zero_has_none() -> None:
+    shown = [signed(value, 1) for value in (1.26, -0.04, 0.04, -2.0)]
+    assert shown == ["+1.3", "0.0", "0.0", "−2.0"]
+    assert signed(-0.04, 2) == "−0.04"

@@ -26,7 +26,7 @@ def test_one_row_per_run_with_the_numbers_of_its_summary(sweep: Path) -> None:
     assert results.seeds == [0, 1]
     row = table.query("method == 'fedavg' and alpha == 0.1 and seed == 1").iloc[0]
     summary = json.loads((Path(row["folder"]) / "summary.json").read_text())
-    assert row["accuracy"] == summary["last"]["accuracy_mean"]
+    assert row["score"] == summary["last"]["accuracy_mean"]
     assert row["bytes_up"] == summary["bytes_up"]
 
 
@@ -34,8 +34,8 @@ def test_clients_have_the_accuracy_of_the_round_of_the_rule(sweep: Path) -> None
     results = Results.read([sweep])
     clients = results.clients
     assert len(clients) == 12 * 20
-    means = clients.groupby(["method", "setting", "seed"])["accuracy"].mean()
-    table = results.table.set_index(["method", "setting", "seed"])["accuracy"]
+    means = clients.groupby(["method", "setting", "seed"])["score"].mean()
+    table = results.table.set_index(["method", "setting", "seed"])["score"]
     assert (means - table).abs().max() < 1e-9
     assert clients["num_train"].min() > 0
     assert set(clients.query("method == 'local'")["personal_layers"]) == {5}

@@ -50,7 +50,9 @@ def test_several_settings_share_their_heights_and_are_ordered_by_skew(
 ) -> None:
     results = swept("severities")
     panels = [ax for ax in rounds(results).axes if ax.get_visible()]
-    assert [ax.get_title().replace("\n", " ") for ax in panels] == results.settings
+    titles = [title.replace("\N{NO-BREAK SPACE}", " ") for title in results.titles.values()]
+    assert [ax.get_title().replace("\n", " ") for ax in panels] == titles
+    assert titles[0].startswith(f"{results.settings[0]} (JS 0.")
     assert len({ax.get_ylim() for ax in panels}) == 1
 
 
@@ -78,5 +80,6 @@ def test_too_many_settings_are_thinned_and_the_page_says_so(tmp_path: Path) -> N
     figure = rounds(results)
     panels = [ax.get_title() for ax in figure.axes if ax.get_visible()]
     assert len(panels) == 12
-    assert [panels[0], panels[-1]] == [results.settings[0], results.settings[-1]]
+    assert panels[0].startswith(results.settings[0])
+    assert panels[-1].startswith(results.settings[-1])
     assert any("12 of 14 settings" in word for word in words(figure))

@@ -7,9 +7,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from fedtsd.report.across import NotApplicableError
+from fedtsd.report.places import axes_of
 from fedtsd.report.results import Results
 from fedtsd.report.severity import severity
-from fedtsd.report.severity_axis import axes_of, pieces
+from fedtsd.report.severity_axis import pieces
 from tests.report.drawn import group, words
 from tests.report.sweeps import GROUPS, IID, write
 
@@ -25,7 +26,7 @@ def test_a_place_has_the_mean_measured_skew_of_its_runs(swept: Swept) -> None:
     assert all(f"{place.skew:.2f}" in shown for place in places)
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, "accuracy"), (1, "worst10")])
+@pytest.mark.parametrize(("row", "column"), [(0, "score"), (1, "worst10")])
 def test_marks_and_whiskers_are_mean_and_std_over_seeds(
     swept: Swept, row: int, column: str
 ) -> None:

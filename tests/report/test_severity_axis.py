@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fedtsd.report.places import axes_of
 from fedtsd.report.results import Results
-from fedtsd.report.severity_axis import axes_of, pieces
+from fedtsd.report.severity_axis import pieces
 from tests.report.sweeps import dirichlet, write
 
 Swept = Callable[[str], Results]

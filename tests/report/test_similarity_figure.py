@@ -3,12 +3,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from fedtsd.errors import RunFolderError
-from fedtsd.report.figures import FIGURES, draw
-from fedtsd.report.similarity import similarity, similarity_change
+from fedtsd.report.figures import FIGURES, draw, save
+from fedtsd.report.similarity import MOST_CELLS, coarser, similarity, similarity_change
 from fedtsd.report.style import cluster_colours
 from fedtsd.report.tables import RunTables
 from tests.report.drawn import group, words
@@ -43,11 +44,12 @@ def test_cells_without_a_value_show_the_hatched_ground(page: Page) -> None:
     assert (colours[hidden][:, 3] == 0).all()
     assert (colours[~hidden][:, 3] == 1).all()
     assert figure.axes[1].patch.get_hatch()
-    assert "hatched grey: pair never measured" in words(figure)
+    assert any("hatched grey: pair never measured" in word for word in words(figure))
 
 
 def test_a_full_matrix_needs_no_note(page: Page) -> None:
-    assert "hatched grey: pair never measured" not in words(page("similarity", "ten"))
+    shown = words(page("similarity", "ten"))
+    assert not any("hatched grey: pair never measured" in word for word in shown)
 
 
 def test_boundaries_are_drawn_both_ways_in_both_panels(page: Page) -> None:
@@ -172,3 +174,55 @@ def test_some_matrices_are_enough(tables: dict[str, RunTables]) -> None:
     assert panel[0] == "label laws\n(hidden from the server)\nordered by client id"
     with pytest.raises(RunFolderError, match=r"similarity\.npz is missing"):
         similarity_change(replace(run, similarity={}))
+
+
+def test_planted_groups_stand_beside_the_label_laws(
+    tables: dict[str, RunTables], page: Page
+) -> None:
+    run = tables["typical"]
+    assert run.groups is not None
+    figure = page("similarity", "typical")
+    for ax in figure.axes[:2]:
+        shown: dict[int, int] = {}
+        for patch in ax.patches:
+            first = round(patch.get_y() + 0.5)
+            rows = range(first, first + round(patch.get_height()))
+            shown |= {row: int(patch.get_gid().split()[1]) for row in rows}
+        assert [shown[row] for row in range(20)] == [run.groups[i] for i in run.order]
+    assert any("patterns: planted groups" in word for word in words(figure))
+
+
+def test_a_large_matrix_becomes_means_of_blocks() -> None:
+    matrix = np.arange(1000.0 * 1000).reshape(1000, 1000)
+    matrix[0, :3] = np.nan
+    small = coarser(matrix)
+    assert small.shape == (MOST_CELLS, MOST_CELLS)
+    # Blocks are two or three cells wide: 1000 / 400.
+    assert small[0, 0] == np.nanmean(matrix[:2, :2])
+    assert small[-1, -1] == matrix[-3:, -3:].mean()
+    assert np.isnan(coarser(np.full((1000, 1000), np.nan))).all()
+    np.testing.assert_array_equal(coarser(matrix[:400, :400]), matrix[:400, :400])
+
+
+def test_the_figure_of_a_thousand_clients_is_a_small_file(
+    tables: dict[str, RunTables], tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).random((1000, 1000))
+    rows = pd.DataFrame({"round": 0, "client": range(1000), "cluster": 0})
+    counts = pd.DataFrame({"client": range(1000), "split": "train", "label": 0, "count": 5})
+    run = replace(
+        tables["ten"],
+        assignments=rows,
+        partition=counts,
+        groups=tuple(i % 4 for i in range(1000)),
+        similarity={"labels": noise},
+    )
+    path, _ = save(similarity(run), tmp_path, "similarity")
+    assert path.stat().st_size < 2_000_000
+
+
+def test_one_cluster_is_ordered_by_planted_group(tables: dict[str, RunTables]) -> None:
+    run = distinct(tables["typical"])
+    run = replace(run, assignments=run.assignments.assign(cluster=0))
+    captions = [caption.splitlines()[-1] for caption, _ in shown(similarity_change(run))]
+    assert captions == ["ordered by client id", *["ordered by planted group"] * 2]

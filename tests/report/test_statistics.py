@@ -41,7 +41,7 @@ def test_without_a_clustered_method_the_best_of_all() -> None:
 
 def test_a_single_run_is_not_compared() -> None:
     assert verdict(small({"fedtsdp": {"s": [0.5]}}), "fedtsdp") == [
-        "1 finished run: 1 method, 1 setting, 1 seed. Accuracies are those of the last round.",
+        "1 finished run: 1 method, 1 setting, 1 seed. Reported: test accuracy, last round.",
         "One seed per cell: there is no spread over seeds to tell chance from effect by.",
         "One method: there is nothing to compare it with.",
     ]

@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 
 from fedtsd.report import style
 from fedtsd.report.tables import RunTables
+from fedtsd.skew import label_skew
 
 NAMES = [*style.METHOD_MARKS, *(f"fedtsdp p={i}" for i in range(9)), *(f"new{i}" for i in range(9))]
 
@@ -107,23 +108,15 @@ def test_text_on_a_colour_has_contrast() -> None:
     assert style.ink_on("#332288") == "white"
 
 
-@pytest.mark.parametrize(
-    ("partition", "words"),
-    [
-        ({"_target_": "a.Dirichlet", "alpha": 0.1}, "Dirichlet α = 0.1"),
-        ({"_target_": "a.Shards", "classes_per_client": 2}, "2 classes per client"),
-        ({"_target_": "a.Iid"}, "IID"),
-        ({"_target_": "a.Quantity"}, "Quantity"),
-        ({}, ""),
-    ],
-)
-def test_partition_in_words(
-    tables: dict[str, RunTables], partition: dict[str, object], words: str
+def test_a_title_says_method_data_set_partition_and_measured_skew(
+    tables: dict[str, RunTables],
 ) -> None:
-    config = {**tables["typical"].config, "partition": partition}
-    run = replace(tables["typical"], config=config)
-    assert style.partition_label(run.config) == words
-    assert style.run_title(run, 3.3) == ", ".join(filter(None, ["FedTSDP, Fashion-MNIST", words]))
+    run = tables["typical"]
+    skew = label_skew(run.train_counts)
+    title = style.run_title(run, 7.0)
+    assert title == f"FedTSDP, Fashion-MNIST, Dirichlet α = 0.1 (JS {skew:.2f})"
+    told = replace(run, summary={"skew": {"label_js": 0.25}})
+    assert style.run_title(told, 7.0).endswith("(JS 0.25)")
 
 
 def test_a_config_that_says_nothing_has_an_empty_title(tables: dict[str, RunTables]) -> None:
@@ -160,4 +153,4 @@ def test_a_long_title_makes_the_figure_taller_not_the_panels_smaller(
     long = replace(run, config={**run.config, "dataset": {"name": "x" * 45}})
     with style.paper_style():
         heights = [style.new_figure(t, 3.3, 2.0).get_size_inches()[1] for t in (run, long)]
-    assert heights == pytest.approx([2.0, 2.0 + 2 * style.TITLE_LINE])
+    assert heights == pytest.approx([2.0 + style.TITLE_LINE, 2.0 + 2 * style.TITLE_LINE])

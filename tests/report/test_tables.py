@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,36 @@ def test_similarity_is_checked(copy: Copy, matrices: dict[str, np.ndarray], why:
     np.savez(folder / "similarity.npz", **matrices)
     with pytest.raises(RunFolderError, match=f"similarity.npz is broken: .*({why})"):
         RunTables.read(folder)
+
+
+def test_clients_of_one_cluster_are_ordered_by_planted_group_then_id(
+    tables: dict[str, RunTables],
+) -> None:
+    run = replace(
+        tables["ten"],
+        assignments=tables["ten"].assignments.assign(cluster=0),
+        groups=(1, 0, 1, 0, 1, 0, 1, 0, 1, 0),
+    )
+    assert run.order == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
+
+
+def test_sites_have_names_and_clients_numbers(copy: Copy) -> None:
+    folder = copy("ten")
+    assert RunTables.read(folder).client_names[3] == "3"
+    names = [f"site {i}" for i in range(10)]
+    (folder / "sites.json").write_text(json.dumps(names))
+    run = RunTables.read(folder)
+    assert run.sites == tuple(names)
+    assert [run.client_names[client] for client in range(10)] == names
+    (folder / "sites.json").write_text(json.dumps(names[:4]))
+    with pytest.raises(RunFolderError, match=r"sites\.json is broken: has 4 names for 10 clients"):
+        RunTables.read(folder)
+
+
+def test_what_clients_hold_after_a_drift_is_read_beside_the_start(copy: Copy) -> None:
+    folder = copy("ten")
+    assert not RunTables.read(folder).later_counts.any()
+    (folder / "drift.csv").write_text("client,split,label,count\n3,train,1,5\n3,test,1,99\n")
+    run = RunTables.read(folder)
+    assert run.later_counts[run.order.index(3), 1] == 5
+    assert run.later_counts.sum() == 5

@@ -1,5 +1,6 @@
 """Searches over a made-up run whose accuracies are a formula, and one over real runs."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,12 +17,13 @@ import yaml
 from fedtsd.compose import digest
 from fedtsd.errors import FedtsdError, InputError
 from fedtsd.launch import run_cell
+from fedtsd.score import ACCURACY, MAE, Score
 from fedtsd.search import command as search_module
 from fedtsd.search import plan as plan_module
 from fedtsd.search import search_command
 from fedtsd.search.command import search
 from fedtsd.search.plan import plan_search
-from fedtsd.search.results import Row, best_of, command, validation_accuracy
+from fedtsd.search.results import Row, best_of, command, validation_score
 from fedtsd.search.trials import JOURNAL, alone_in
 
 SPACE = ["training.lr=tag(log,interval(0.001,1))", "training.epochs=range(1,5)"]
@@ -30,11 +32,15 @@ SPACE = ["training.lr=tag(log,interval(0.001,1))", "training.epochs=range(1,5)"]
 class MadeUp:
     """A `run_cell` without training: validation accuracy is best at lr 0.1, 3 epochs, seed 0.
 
-    Test accuracy runs the other way, so that a search that reads it goes astray.
+    Test accuracy runs the other way, so that a search that reads it goes astray. In regression the
+    error is what accuracy lacks to 1.
     """
 
-    def __init__(self, interrupt_at: int = 0, fail_above: float = 1e9) -> None:
+    def __init__(
+        self, interrupt_at: int = 0, fail_above: float = 1e9, score: Score = ACCURACY
+    ) -> None:
         self.asked: list[list[str]] = []
+        self.score = score
         self.interrupt_at = interrupt_at
         self.fail_above = fail_above
 
@@ -47,14 +53,15 @@ class MadeUp:
         if lr > self.fail_above:
             raise FedtsdError("runs/x: ProtocolError: loss is not finite, try a smaller lr")
         accuracy = 0.9 - (abs(lr - 0.1) + abs(epochs - 3) / 10 + int(given["seed"]) / 10) / 2
-        return write_run(root / digest(overrides), accuracy)
+        value = accuracy if self.score is ACCURACY else 1 - accuracy
+        return write_run(root / digest(overrides), value, self.score)
 
 
-def write_run(path: Path, accuracy: float) -> Path:
+def write_run(path: Path, accuracy: float, score: Score = ACCURACY) -> Path:
     """Two clients, two rounds, two stages; the last round of the served one has `accuracy`."""
     path.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"round": r, "client": c, "stage": stage, "split": split, "accuracy": value + add}
+        {"round": r, "client": c, "stage": stage, "split": split, score.name: value + add}
         for c, add in ((0, 0.05), (1, -0.05))
         for r, stage, split, value in (
             (1, "tuned", "val", 0.99), (2, "personalized", "val", 0.99),
@@ -62,7 +69,7 @@ def write_run(path: Path, accuracy: float) -> Path:
         )
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(path / "clients.csv", index=False)
-    summary = {"stage": "tuned", "last": {"accuracy_mean": 1 - accuracy}}
+    summary = {"stage": "tuned", "last": {score.mean: 1 - accuracy}}
     (path / "summary.json").write_text(json.dumps(summary))
     return path
 
@@ -79,7 +86,19 @@ def trials(folder: Path) -> pd.DataFrame:
 def test_the_objective_is_validation_accuracy_of_the_served_model_in_the_last_round(
     tmp_path,
 ) -> None:
-    assert validation_accuracy(write_run(tmp_path, 0.7)) == pytest.approx(0.7)
+    assert validation_score(write_run(tmp_path, 0.7), ACCURACY) == pytest.approx(0.7)
+
+
+def test_in_regression_a_search_comes_near_the_smallest_validation_error(outputs, capsys) -> None:
+    plan = dataclasses.replace(plan_search([*SPACE, "search.trials=25"]), score=MAE)
+    assert search(plan, MadeUp(score=MAE)) == 0
+    table = trials(plan.folder)
+    best = yaml.safe_load((plan.folder / "best.yaml").read_text())
+    assert table["validation_mae"].min() < 0.13  # 0.1 at the optimum
+    assert best["validation_mae"] == table["validation_mae"].min()
+    assert best["test_mae"] == pytest.approx(1 - best["validation_mae"])
+    assert best["rule"].startswith("chosen by validation MAE")
+    assert f"validation MAE {best['validation_mae']:.4f}" in capsys.readouterr().out
 
 
 def test_a_search_comes_near_the_best_and_reports_it(outputs, capsys) -> None:
@@ -232,8 +251,13 @@ def test_what_changes_no_result_is_no_other_search(outputs) -> None:
 
 def test_of_equal_trials_the_first_is_best() -> None:
     rows = [Row(1, {}, (), (), "failed"), *(Row(n, {}, (0.5,), (), "") for n in (2, 3))]
-    assert best_of(rows) is rows[1]
-    assert best_of(rows[:1]) is None
+    assert best_of(rows, ACCURACY) is best_of(rows, MAE) is rows[1]
+    assert best_of(rows[:1], ACCURACY) is None
+
+
+def test_the_best_error_is_the_smallest() -> None:
+    rows = [Row(n, {}, (value,), (), "") for n, value in enumerate((0.5, 0.2, 0.9), start=1)]
+    assert (best_of(rows, ACCURACY), best_of(rows, MAE)) == (rows[2], rows[1])
 
 
 def test_the_command_line_of_a_trial_can_be_pasted() -> None:

@@ -1,9 +1,11 @@
 """Who gains and who loses: one method against training alone and against one common model.
 
-Whether a site's difference is more than chance is judged by the noise of its test accuracy, two
-standard errors of the difference of two binomial shares with one success and one failure added to
-each (Agresti and Caffo 2000): without the addition a site that gets everything right would have no
-noise at all. Both models see the same test samples, so the margin errs on the careful side.
+Whether a site's difference is more than chance is judged by the noise of its test score, two
+standard errors of the difference of two means over test samples. As Agresti and Caffo (2000) do for
+binomial shares, two samples are added to each that leave nothing sure: one right and one wrong, or
+in regression one without an error and one with twice the mean error. Without them a site that gets
+everything right would have no noise at all. Both models see the same test samples, so the margin
+errs on the careful side.
 """
 
 from collections.abc import Mapping
@@ -45,30 +47,39 @@ def choose_roles(results: Results, focus: str | None = None) -> Roles:
         raise InputError(f"focus: must be one of {', '.join(legal)}, got {focus!r}")
     judged = focus or recommended(results)
     if judged not in legal:
-        judged = str(results.table.groupby("method")["accuracy"].mean()[legal].idxmax())
+        means = results.score.merit(results.table.groupby("method")["score"].mean())
+        judged = str(means[legal].idxmax())
     alone = [m for m in results.methods if results.families[m] == "alone" and m != judged]
     common = [m for m in results.methods if results.families[m] == "global" and m != judged]
     common.sort(key=lambda method: method != "fedavg")
     return Roles(judged, next(iter(alone), None), next(iter(common), None))
 
 
-def margin(first: FloatArray, second: FloatArray, num_test: FloatArray) -> FloatArray:
-    """Two standard errors of the difference of two accuracies [N] on `num_test` samples each."""
-    variances = [
-        p * (1 - p) / (num_test + 2) for p in (_moved(first, num_test), _moved(second, num_test))
-    ]
-    return np.asarray(2 * np.sqrt(variances[0] + variances[1]), dtype=np.float64)
+def margin(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Two standard errors of the difference of two scores [N], from the `noise` of each."""
+    return np.asarray(2 * np.sqrt(first + second), dtype=np.float64)
 
 
-def _moved(accuracy: FloatArray, num_test: FloatArray) -> FloatArray:
-    return (accuracy * num_test + 1) / (num_test + 2)
+def share_noise(shares: FloatArray, _: FloatArray, num_test: FloatArray) -> FloatArray:
+    """The squared standard errors of accuracies [N] on `num_test` samples each."""
+    moved = (shares * num_test + 1) / (num_test + 2)
+    return np.asarray(moved * (1 - moved) / (num_test + 2), dtype=np.float64)
+
+
+def error_noise(errors: FloatArray, rmse: FloatArray, num_test: FloatArray) -> FloatArray:
+    """Those of mean absolute errors [N]; with the mean square they tell how errors spread."""
+    squares = np.maximum(rmse**2 - errors**2, 0.0) * num_test + 2 * errors**2
+    return np.asarray(squares / (num_test + 2) ** 2, dtype=np.float64)
+
+
+NOISES = {"accuracy": share_noise, "mae": error_noise}
 
 
 @dataclass(frozen=True, eq=False)
 class Versus:
     """One method against another, site by site, over every seed that both have.
 
-    rows: seed, client, num_test, theirs, ours, gain, margin; accuracies are fractions.
+    rows: seed, client, num_test, theirs, ours, gain, margin; scores as stored.
     """
 
     rows: pd.DataFrame
@@ -80,7 +91,7 @@ class Versus:
 
     @cached_property
     def margin(self) -> float:
-        """Two standard errors of the mean gain, from the noise of the sites' test accuracies."""
+        """Two standard errors of the mean gain, from the noise of the sites' test scores."""
         return float(np.sqrt((self.rows["margin"] ** 2).sum()) / len(self.rows))
 
     @property
@@ -129,24 +140,29 @@ def versus(results: Results, setting: str, method: str | None, other: str | None
 
 
 def _pair(results: Results, run: Run, twin: Run) -> pd.DataFrame:
+    ours, theirs = site_scores(results, run), site_scores(results, twin)
+    both = ours.join(theirs.add_suffix("_theirs"), how="inner")
+    noises = (both[name].to_numpy(float) for name in ("noise", "noise_theirs"))
     pair = pd.DataFrame(
         {
-            "ours": accuracies(results, run),
-            "theirs": accuracies(results, twin),
-            "num_test": test_samples(run),
+            "ours": both["score"],
+            "theirs": both["score_theirs"],
+            "num_test": both["num_test"],
+            "gain": results.score.gain(both["score"], both["score_theirs"]),
+            "margin": margin(*noises),
         }
     ).dropna()
-    pair.index.name = "client"
-    ours, theirs, num_test = (pair[c].to_numpy(float) for c in ("ours", "theirs", "num_test"))
-    pair = pair.assign(gain=ours - theirs, margin=margin(ours, theirs, num_test))
-    return pair.reset_index().assign(seed=run.seed)
+    return pair.rename_axis("client").reset_index().assign(seed=run.seed)
 
 
-def accuracies(results: Results, run: Run) -> "pd.Series[float]":
-    """Client -> accuracy of one run at the round of the rule."""
+def site_scores(results: Results, run: Run) -> pd.DataFrame:
+    """Client -> score, num_test and noise (squared standard error) of one run, by the rule."""
     rows = results.clients
     chosen = (rows["method"] == run.method) & (rows["setting"] == run.setting)
-    return rows[chosen & (rows["seed"] == run.seed)].set_index("client")["accuracy"]
+    found = rows[chosen & (rows["seed"] == run.seed)].set_index("client")
+    found = found[["score", "rmse"]].astype(float).assign(num_test=test_samples(run))
+    known = [found[name].to_numpy(float) for name in ("score", "rmse", "num_test")]
+    return found[["score", "num_test"]].assign(noise=NOISES[results.score.name](*known))
 
 
 def test_samples(run: Run) -> "pd.Series[int]":
@@ -160,7 +176,7 @@ class Verdict:
     """The answer for one setting.
 
     kind: gain; either, where one common model gains as well; tie; alone_better; common_better;
-    no_alone; only_alone. mean: the focus method's accuracy over sites and seeds.
+    no_alone; only_alone. mean: the focus method's score over sites and seeds.
     """
 
     setting: str
@@ -183,7 +199,8 @@ def verdicts(results: Results, roles: Roles) -> list[Verdict]:
 def _verdict(results: Results, roles: Roles, setting: str) -> Verdict:
     table = results.table[results.table["setting"] == setting]
     own = table[table["method"] == roles.focus]
-    means = table.groupby("method")["accuracy"].mean()
+    means = table.groupby("method")["score"].mean()
+    best = str(results.score.merit(means).idxmax())
     alone = versus(results, setting, roles.focus, roles.alone)
     common = versus(results, setting, roles.focus, roles.common)
     return Verdict(
@@ -191,13 +208,13 @@ def _verdict(results: Results, roles: Roles, setting: str) -> Verdict:
         kind=_kind(
             results, roles, alone, common, versus(results, setting, roles.common, roles.alone)
         ),
-        mean=float(own["accuracy"].mean()),
+        mean=float(own["score"].mean()),
         seeds=tuple(sorted(own["seed"])),
-        num_sites=len(results.find(roles.focus, setting)[0].tables.order),
+        num_sites=len(site_scores(results, results.find(roles.focus, setting)[0])),
         alone=alone,
         common=common,
-        best=str(means.idxmax()),
-        best_mean=float(means.max()),
+        best=best,
+        best_mean=float(means[best]),
     )
 
 

@@ -17,7 +17,8 @@ from fedtsd.report.page.headline import WORTH_IT, advice, finding, headline
 from fedtsd.report.page.names import Names
 from fedtsd.report.page.numbers import unit_for
 from fedtsd.report.page.risks import FEW_SEEDS, KINDS, risks
-from fedtsd.report.page.sites import site_rows
+from fedtsd.report.page.sites import newcomers, site_rows
+from fedtsd.report.page.unlike import unlike, unlike_rows
 from fedtsd.report.page.words import Words, say
 from fedtsd.report.results import Results
 
@@ -31,7 +32,7 @@ def build_page(results: Results, lang: str, site: Site, focus: str | None = None
     is judged, by default the recommended one. Raises InputError for another language or method, or
     where no run is finished; RunFolderError where a table is broken.
     """
-    words = Words(lang)
+    words = Words(lang, results.score, results.decimals, _site_names(results))
     roles = choose_roles(results, focus)
     answers = verdicts(results, roles)
     names = Names(words, results, roles)
@@ -97,6 +98,9 @@ def _sections(
         "ran": origin.ran(results, run),
         "shown": shown,
         "site_rows": {r.setting: site_rows(results, roles, r) for r in shown},
+        "newcomers": newcomers,
+        "unlike": unlike,
+        "unlike_rows": unlike_rows(results),
         "exchanges": {r.setting: exchange(r.tables) for r in shown},
         "groupings": {r.setting: grouping(r.tables) for r in shown},
         "costs": cost_rows(results, roles.common, site),
@@ -112,6 +116,12 @@ def _sections(
         "dumbbell": partial(site_charts.dumbbell, names),
         "cluster_timeline": partial(site_charts.cluster_timeline, names),
     }
+
+
+def _site_names(results: Results) -> tuple[str, ...]:
+    """The names of the sites, where all runs are about the same ones."""
+    found = {run.tables.sites or () for run in results.runs}
+    return found.pop() if len(found) == 1 else ()
 
 
 def main_answer(answers: list[Verdict]) -> Verdict:

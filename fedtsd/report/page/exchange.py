@@ -11,8 +11,13 @@ from fedtsd.report.layout import blocks
 from fedtsd.report.tables import RunTables
 
 IntArray = npt.NDArray[np.int64]
-# The two things that are not layers, as `fedtsd.messages` names them, and their words here.
-OTHER_ITEMS = {"outputs on public samples": "outputs", "numbers of public samples": "numbers"}
+# What is not a layer, as `fedtsd.messages` names it, and the key of its words here.
+OTHER_ITEMS = {
+    "sums for standardisation": "sums",
+    "outputs on public samples": "outputs",
+    "numbers of public samples": "numbers",
+    "losses of the cluster models": "losses",
+}
 MOST_SPANS = 4
 
 
@@ -58,7 +63,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What one run's records say. unknown: items that are neither layers nor outputs."""
+    """What one run's records say. unknown: items that are no layers and not in OTHER_ITEMS."""
 
     items: tuple[Item, ...]
     unknown: tuple[str, ...]
@@ -144,9 +149,11 @@ def _item(
 def _other(records: pd.DataFrame, name: str, present: "pd.Series[int]") -> Item:
     rows = records[records["item"] == name]
     direction = str(rows["direction"].iloc[0])
-    counts = _counts(rows, present, direction)
-    up, down = _bytes(rows, "up"), _bytes(rows, "down")
-    return Item(OTHER_ITEMS[name], False, None, _spans(counts, present), up, down)
+    if rows["round"].min() == 0:  # sent once, before the first round
+        present = pd.concat([pd.Series({0: 0}), present])
+    spans = _spans(_counts(rows, present, direction), present)
+    when = tuple(span for span in spans if span.sites)
+    return Item(OTHER_ITEMS[name], False, None, when, _bytes(rows, "up"), _bytes(rows, "down"))
 
 
 def _counts(rows: pd.DataFrame, present: "pd.Series[int]", direction: str = "up") -> IntArray:

@@ -84,7 +84,8 @@ def _personal_layers(tables: RunTables) -> "pd.Series[int]":
 
 def _late_moves(members: pd.DataFrame) -> int:
     """How often a site changed its cluster in the last third of the rounds."""
-    moved = (members != members.shift()).iloc[1:]
+    before = members.shift()
+    moved = (members.notna() & before.notna() & (members != before)).iloc[1:]
     late = moved[moved.index > members.index.max() * 2 / 3]
     return int(late.to_numpy().sum())
 

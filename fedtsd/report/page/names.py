@@ -1,12 +1,14 @@
 """What methods and settings are called on the page, and how a method is drawn."""
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from fedtsd.report.dealing import Part, partition_label, parts
 from fedtsd.report.page.answer import Roles
 from fedtsd.report.page.words import Words
 from fedtsd.report.results import Results
-from fedtsd.report.style import partition_label
+from fedtsd.report.skew import telling
 
 OTHER_KINDS = 4  # colours in `style.css` for methods that play no role
 
@@ -31,18 +33,29 @@ class Names:
         return roles.get(method) or f"other{others.index(method) % OTHER_KINDS}"
 
     def setting(self, setting: str | None) -> str:
-        """The name of a setting, its partition said in the page's language."""
+        """The name of a setting in the page's language, with its measured skew."""
         if setting is None or not (runs := self.results.find(setting=setting)):
             return setting or ""
-        known = partition_label(runs[0].config)
-        return setting.replace(known, self.partition(known)) if known else setting
+        told = telling(self.results.skews[setting], runs[0].config)
+        if not told:
+            return self.plain(setting)
+        measured = [self.words(f"skew.{key}", value=value) for key, value in told.items()]
+        listed = self.words.texts["unit.comma"].join(measured)
+        return self.words("skew.beside", name=self.plain(setting), measured=listed)
 
-    def partition(self, label: str) -> str:
-        """A label of `partition_label` in the page's language; others stay as they are."""
-        for key, pattern in (
-            ("groups", r"(\d+) label groups"),
-            ("classes", r"(\d+) classes per client"),
-        ):
-            if found := re.fullmatch(pattern, label):
-                return self.words(f"partition.{key}", n=int(found.group(1)))
-        return label
+    def plain(self, setting: str) -> str:
+        """The name alone."""
+        config = self.results.find(setting=setting)[0].config
+        known = partition_label(config)
+        return setting.replace(known, self.dealt(config)) if known else setting
+
+    def dealt(self, config: Mapping[str, Any]) -> str:
+        """What `partition_label` says of a config, in the page's language."""
+        return self.words.texts["unit.comma"].join(map(self._part, parts(config)))
+
+    def _part(self, part: Part) -> str:
+        key = f"deal.{part.key}"
+        text = self.words(key, **part.values) if key in self.words.texts else part.key
+        if part.groups is None:
+            return text
+        return self.words("deal.in_groups", what=text, groups=part.groups)

@@ -12,17 +12,6 @@ def three_digits(value: float) -> str:
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def share(value: float) -> str:
-    """Write a fraction in percent, without the sign."""
-    return f"{100 * value:.1f}"
-
-
-def signed(value: float) -> str:
-    """Write a difference of two fractions in percentage points, without the unit."""
-    text = f"{100 * value:+.1f}".replace("-", "−")
-    return "0.0" if text[1:] == "0.0" else text
-
-
 def size(value: float) -> str:
     """Write bytes in the unit that suits, with its name."""
     unit = unit_for([value])
@@ -51,9 +40,6 @@ def unit_for(values: Iterable[float | None]) -> ByteUnit:
 
 # What a placeholder may ask for, and how it is written.
 PLAIN: Mapping[str, Callable[[float], str]] = {
-    "percent": lambda value: f"{share(value)}%",
-    "share": share,
-    "signed": signed,
     "count": lambda value: f"{round(value):,}",
     "decimal": lambda value: f"{value:.2f}".replace("-", "−"),
     "number": lambda value: f"{value:,g}",

@@ -123,7 +123,7 @@ def _distinct(texts: Iterator[str]) -> list[str]:
 
 
 def rule(results: Results) -> Say:
-    """The rule by which accuracy is reported."""
+    """The rule by which scores are reported."""
     return say(f"rule.{results.rule if results.rule in RULES else 'last'}")
 
 

@@ -13,10 +13,10 @@ from fedtsd.report.page.names import Names
 from fedtsd.report.page.words import Say, say
 from fedtsd.report.results import Hole, Run
 from fedtsd.report.tables import read_mapping
+from fedtsd.score import Score
 
 FEW_TEST_SAMPLES = 30
 FEW_SEEDS = 3
-DRIFT = 0.01  # accuracy: what a mean over three evaluations may still move at the end
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,17 @@ def _few_seeds(answers: list[Verdict]) -> Iterator[Risk]:
 
 
 def _drift(names: Names, run: Run) -> Iterator[Risk]:
-    move = late_change(run.tables.rounds)
-    if move is not None and abs(move) > DRIFT:
+    rounds = run.tables.rounds
+    move = late_change(rounds, run.score)
+    if move is not None and abs(move) > run.score.hundredth(rounds["score_mean"].mean()):
         kind = "rising" if move > 0 else "falling"
         seen = say(f"risks.{kind}.seen", method=names.method(run.method), move=move)
         yield Risk(kind, seen, run.setting)
 
 
-def late_change(rounds: pd.DataFrame) -> float | None:
-    """Mean accuracy of the last three evaluated rounds less that of the three before."""
-    values = rounds.sort_values("round")["accuracy_mean"].dropna().to_numpy(float)
-    return None if len(values) < 6 else float(values[-3:].mean() - values[-6:-3].mean())
+def late_change(rounds: pd.DataFrame, score: Score) -> float | None:
+    """By how much the last three evaluated rounds are better than the three before, on average."""
+    values = rounds.sort_values("round")["score_mean"].dropna().to_numpy(float)
+    if len(values) < 6:
+        return None
+    return float(score.gain(values[-3:].mean(), values[-6:-3].mean()))

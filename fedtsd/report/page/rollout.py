@@ -14,7 +14,6 @@ from fedtsd.report.page.words import Say, say
 from fedtsd.report.results import Run
 
 PILOT_SITES = 3
-LEAST_DROP = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def stages(names: Names, answer: Verdict, site: Site) -> list[Stage]:
 
 
 def _first(names: Names, answer: Verdict) -> list[Say]:
-    best = say("rollout.first.best", method=names.method(answer.best), accuracy=answer.best_mean)
+    best = say("rollout.first.best", method=names.method(answer.best), score=answer.best_mean)
     return [say(f"rollout.first.{answer.kind}"), best, say("rollout.first.again")]
 
 
@@ -78,14 +77,15 @@ def _pilot(run: Run, rows: list[SiteRow], site: Site) -> list[Say]:
 
 
 def drop(run: Run) -> float:
-    """How far the mean accuracy may fall before one stops.
+    """How much worse the mean score may become before one stops.
 
     Twice the standard deviation of its change from one evaluated round to the next in the second
-    half of the run, but at least one point.
+    half of the run, but at least one point or, of an error, one hundredth.
     """
-    values = run.tables.rounds.sort_values("round")["accuracy_mean"].dropna().to_numpy(float)
+    values = run.tables.rounds.sort_values("round")["score_mean"].dropna().to_numpy(float)
     steps = np.diff(values[len(values) // 2 :])
-    return max(2 * float(steps.std()) if len(steps) > 1 else 0.0, LEAST_DROP)
+    least = run.score.hundredth(float(values[-1]) if len(values) else 0.0)
+    return max(2 * float(steps.std()) if len(steps) > 1 else 0.0, least)
 
 
 def _automate(run: Run, answer: Verdict) -> list[Say]:

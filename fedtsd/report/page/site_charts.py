@@ -4,6 +4,7 @@ from markupsafe import Markup
 
 from fedtsd.report.page import svg
 from fedtsd.report.page.names import Names
+from fedtsd.report.page.scale import ScoreScale, score_scale
 from fedtsd.report.page.sites import SiteRow
 from fedtsd.report.results import Run
 from fedtsd.report.timeline import NOBODY, Block, rectangles, timeline
@@ -16,7 +17,7 @@ BEGIN, END = 62.0, 318.0
 
 
 def dumbbell(names: Names, rows: list[SiteRow], name: str) -> Markup | None:
-    """Accuracy alone -> with the focus method, a line per site, the largest gain on top.
+    """Score alone -> with the focus method, a line per site, the largest gain on top.
 
     None where no site has both. Of many sites, only those with the highest and lowest gains.
     """
@@ -26,46 +27,53 @@ def dumbbell(names: Names, rows: list[SiteRow], name: str) -> Markup | None:
     known.sort(key=lambda row: (-(row.gain or 0), row.client))
     cut = len(known) > MOST_SITES
     shown = [*known[:ENDS], *known[-ENDS:]] if cut else known
-    low = max(0.0, int(min(min(r.alone or 0, r.focus) for r in shown) * 10) / 10)
-    parts = _scale(low, 30 + ROW * (len(shown) + cut))
+    values = [value for row in shown for value in (row.alone or 0.0, row.focus)]
+    scale = score_scale(names.results.score, min(values), max(values), 4)
+    parts = _scale(scale, 30 + ROW * (len(shown) + cut))
     for i, row in enumerate(shown):
-        parts += _dumbbell_row(names, row, 30 + ROW * (i + 0.5 + (cut and i >= ENDS)), low)
+        parts += _dumbbell_row(names, row, 30 + ROW * (i + 0.5 + (cut and i >= ENDS)), scale)
     say = names.words
     if cut:
         between = say("chart.sites.between", n=len(known) - len(shown))
         parts.append(
             svg.text((BEGIN + END) / 2, 30 + ROW * (ENDS + 0.5), between, "tick", "middle")
         )
-    values = {"method": names.method(names.roles.focus), "n": len(shown), "of": len(known)}
+    told = {"method": names.method(names.roles.focus), "n": len(shown), "of": len(known)}
     key = "chart.sites.ends" if cut else "chart.sites.all"
     height = 34 + ROW * (len(shown) + cut)
-    title = say("chart.sites.title", **values)
-    return svg.figure(height, title, say(key, **values), parts, name)
+    title = say("chart.sites.title", **told)
+    return svg.figure(height, title, say(key, **told), parts, name)
 
 
-def _x(accuracy: float, low: float) -> float:
-    return BEGIN + (accuracy - low) / max(1 - low, 0.1) * (END - BEGIN)
+def _x(value: float, scale: ScoreScale) -> float:
+    return BEGIN + scale.place(value) * (END - BEGIN)
 
 
-def _scale(low: float, bottom: float) -> list[Markup]:
+def _scale(scale: ScoreScale, bottom: float) -> list[Markup]:
     parts = []
-    for value in (low, (low + 1) / 2, 1.0):
-        x = _x(value, low)
+    for tick in scale.ticks:
+        x = _x(tick, scale)
         parts.append(svg.line(x, 20, x, bottom, "grid"))
-        parts.append(svg.text(x, 9, f"{100 * value:.0f}%", "tick", "middle"))
+        parts.append(svg.text(x, 9, scale.label(tick), "tick", "middle"))
     return parts
 
 
-def _dumbbell_row(names: Names, row: SiteRow, at: float, low: float) -> list[Markup]:
-    alone, focus = _x(row.alone or 0.0, low), _x(row.focus, low)
+def _dumbbell_row(names: Names, row: SiteRow, at: float, scale: ScoreScale) -> list[Markup]:
+    alone, focus = _x(row.alone or 0.0, scale), _x(row.focus, scale)
     gain = names.words.write("signed", row.gain)
     return [
-        svg.text(BEGIN - 10, at, names.words("chart.sites.site", client=row.client), "tick", "end"),
+        svg.text(BEGIN - 10, at, _site(names, row.client, BEGIN - 10), "tick", "end"),
         svg.line(alone, at, focus, at, f"stem {row.clear}"),
         svg.dot(alone, at, 3.6, "hollow alone"),
         svg.dot(focus, at, 4.2, "focus"),
         svg.text(svg.WIDTH, at, gain, f"label {row.clear}", "end"),
     ]
+
+
+def _site(names: Names, client: int, room: float) -> str:
+    """A site's name, as much of it as there is room for, or `site` and its number."""
+    known = names.words.site_names.get(client)
+    return svg.fit(known or names.words("chart.sites.site", client=client), room)
 
 
 def cluster_timeline(names: Names, run: Run, name: str) -> Markup:
@@ -82,7 +90,7 @@ def cluster_timeline(names: Names, run: Run, name: str) -> Markup:
             parts += _block(block, across, row, ids[block.cluster])
     if n <= MOST_SITES:
         for i, client in enumerate(run.tables.order):
-            site = names.words("chart.sites.site", client=client)
+            site = _site(names, client, BEGIN - 8)
             parts.append(svg.text(BEGIN - 8, 4 + row * (i + 0.5), site, "tick", "end"))
     bottom = 4 + row * n
     parts += _final_names(run, row, right)

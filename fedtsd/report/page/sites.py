@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fedtsd.report.page.answer import Roles, accuracies, margin, test_samples
+from fedtsd.report.page.answer import Roles, margin, site_scores
+from fedtsd.report.page.words import Say, say
 from fedtsd.report.results import Results, Run
 
 
 @dataclass(frozen=True)
 class SiteRow:
-    """A site in one run. Accuracies are fractions, times in seconds; None where not known."""
+    """A site in one run. Scores as stored, times in seconds; None where not known."""
 
     client: int
     num_train: int
@@ -44,21 +45,36 @@ def site_rows(results: Results, roles: Roles, run: Run) -> list[SiteRow]:
         & (rows["setting"] == run.setting)
         & (rows["seed"] == run.seed)
     ].set_index("client")
-    frame = own[["num_train", "accuracy", "cluster", "personal_layers"]].copy()
-    frame["num_test"] = test_samples(run)
-    frame["alone"] = _of_twin(results, run, roles.alone)
-    frame["common"] = _of_twin(results, run, roles.common)
-    frame["gain"] = frame["accuracy"] - frame["alone"]
-    ours, theirs, tests = (frame[c].to_numpy(float) for c in ("accuracy", "alone", "num_test"))
-    frame["margin"] = margin(ours, theirs, tests)
+    frame = own[["num_train", "cluster", "personal_layers"]].join(site_scores(results, run))
+    alone = _of_twin(results, run, roles.alone)
+    frame["alone"] = alone["score"]
+    frame["common"] = _of_twin(results, run, roles.common)["score"]
+    frame["gain"] = results.score.gain(frame["score"], frame["alone"])
+    theirs = alone["noise"].reindex(frame.index)
+    frame["margin"] = margin(frame["noise"].to_numpy(float), theirs.to_numpy(float))
     work = run.tables.traffic.groupby("client")[["bytes_up", "bytes_down", "seconds"]].sum()
     frame = frame.join(work).sort_index()
     return [_row(int(str(client)), values) for client, values in frame.iterrows()]
 
 
-def _of_twin(results: Results, run: Run, method: str | None) -> "pd.Series[float]":
+def newcomers(run: Run) -> Say | None:
+    """Say how the clients of a run fare that joined late or never trained; None without any."""
+    known, score = run.newcomers, run.score
+    if not known:
+        return None
+    joined, last = known.get("join_round"), known["last"]
+    return say(
+        "sites.newcomers.never" if joined is None else "sites.newcomers.joined",
+        n=len(known["clients"]), sites=list(known["clients"]), round=joined,
+        mean=last[score.mean], worst=last[score.worst10],
+    )  # fmt: skip
+
+
+def _of_twin(results: Results, run: Run, method: str | None) -> pd.DataFrame:
     twins = results.find(method, run.setting, run.seed) if method else []
-    return accuracies(results, twins[0]) if twins else pd.Series(dtype=float)
+    if not twins:
+        return pd.DataFrame(columns=["score", "noise"], dtype=float)
+    return site_scores(results, twins[0])
 
 
 def _row(client: int, values: "pd.Series[float]") -> SiteRow:
@@ -70,7 +86,7 @@ def _row(client: int, values: "pd.Series[float]") -> SiteRow:
         num_test=int(np.nan_to_num(values["num_test"])),
         alone=known["alone"],
         common=known["common"],
-        focus=float(values["accuracy"]),
+        focus=float(values["score"]),
         gain=known["gain"],
         margin=known["margin"],
         cluster=int(values["cluster"]),

@@ -1,8 +1,9 @@
 """The words of the page in one language.
 
-Every visible text stands in `en.yaml` and `ja.yaml` under the same keys. A placeholder says what
-its value is, `{gain:points}` or `{sites:n site}`, so the code hands over numbers and each language
-writes them in its own way.
+Every visible text stands in `en.yaml` and `ja.yaml` under the same keys. What is said otherwise
+where runs are scored by the mean absolute error stands in `en.mae.yaml` and `ja.mae.yaml`. A
+placeholder says what its value is, `{gain:points}` or `{sites:n site}`, so the code hands over
+numbers and each language writes them in its own way.
 """
 
 import math
@@ -18,7 +19,9 @@ import yaml
 from markupsafe import Markup, escape
 
 from fedtsd.errors import InputError
-from fedtsd.report.page.numbers import BYTE_UNITS, MISSING, PLAIN, share, signed, three_digits
+from fedtsd.report.page.numbers import BYTE_UNITS, MISSING, PLAIN, three_digits
+from fedtsd.report.printed import number, signed
+from fedtsd.score import ACCURACY, Score
 
 LANGUAGES = ("en", "ja")
 # From how many seconds on a time is written in which unit, and its seconds.
@@ -43,14 +46,26 @@ def say(key: str, **values: Any) -> Say:
 
 
 class Words(Formatter):
-    """Renders texts and numbers in one language."""
+    """Renders texts and numbers in one language, scores with a fixed number of decimals."""
 
-    def __init__(self, lang: str) -> None:
-        """Read the words of `lang`; raises InputError for a language that is not there."""
+    def __init__(
+        self,
+        lang: str,
+        score: Score = ACCURACY,
+        decimals: int = 1,
+        site_names: Sequence[str] = (),
+    ) -> None:
+        """Read the words of `lang`; raises InputError for a language that is not there.
+
+        site_names: what people call the sites, by number; without them numbers are written.
+        """
         if lang not in LANGUAGES:
             raise InputError(f"lang: must be one of {', '.join(LANGUAGES)}, got {lang!r}")
         self.lang = lang
-        self.texts = read_words(lang)
+        self.score = score
+        self.site_names = dict(enumerate(site_names))
+        self.decimals = decimals
+        self.texts = {**read_words(lang), **read_words(f"{lang}.{score.name}")}
 
     def __call__(self, key: str | Say, **values: Any) -> str:
         """Return the text under `key`, its placeholders filled."""
@@ -72,9 +87,11 @@ class Words(Formatter):
         return self.write(format_spec, value)
 
     def write(self, kind: str, value: Any) -> str:
-        """Write a value as `kind`: percent, points, bytes, time, names, sites, `n NOUN`, ...
+        """Write a value as `kind`: score, points, bytes, time, names, sites, `n NOUN`, ...
 
-        Without a kind, as it is. What is missing (None, NaN) becomes a dash.
+        Of scores, `score` has the unit and `bare` has not; of their differences, `points` has the
+        unit and a sign, `gap` the unit alone, `signed` the sign alone. Without a kind, as it is.
+        What is missing (None, NaN) becomes a dash.
         """
         if isinstance(value, Say):
             return self(value)
@@ -88,6 +105,10 @@ class Words(Formatter):
             return PLAIN[kind](value)
         return str(getattr(self, f"_{kind}")(value))
 
+    def site_list(self, values: Sequence[int]) -> str:
+        """Return all of the sites, by name or number."""
+        return self._listed([self._site(value) for value in values])
+
     def units(self) -> dict[str, Any]:
         """Return what `script.js` needs to write times and bytes as this class does."""
         times = [[least, size, self.texts[f"unit.{name}"]] for least, size, name in TIME_UNITS]
@@ -97,11 +118,20 @@ class Words(Formatter):
         one = f"noun.{noun}.one"
         return self(one if n == 1 and one in self.texts else f"noun.{noun}.other", n=f"{n:,}")
 
+    def _score(self, value: float) -> str:
+        return f"{self._bare(value)}{self.score.unit}"
+
+    def _bare(self, value: float) -> str:
+        return number(self.score.scale * value, f",.{self.decimals}f")
+
+    def _signed(self, value: float) -> str:
+        return signed(self.score.scale * value, self.decimals)
+
     def _points(self, value: float) -> str:
-        return self("unit.points", value=signed(value))
+        return self("unit.points", value=self._signed(value))
 
     def _gap(self, value: float) -> str:
-        return self("unit.points", value=share(abs(value)))
+        return self("unit.points", value=self._bare(abs(value)))
 
     def _time(self, value: float) -> str:
         _, size, name = next(unit for unit in TIME_UNITS if value >= unit[0])
@@ -116,13 +146,16 @@ class Words(Formatter):
     def _seeds(self, values: Sequence[int]) -> str:
         return self("unit.seed_list", numbers=self._listed(values))
 
+    def _site(self, value: int) -> str:
+        return self.site_names.get(value, str(value))
+
     def _sites(self, values: Sequence[int]) -> str:
-        """Write sites by their numbers; of very many the first ones and how many more."""
+        """Write sites by name or number; of very many the first ones and how many more."""
         if not values:
             return MISSING
         shown = values if len(values) <= MOST_LISTED else values[: MOST_LISTED - 2]
         key = "unit.one_site" if len(values) == 1 else "unit.some_sites"
-        text = self(key, numbers=self._listed(shown))
+        text = self(key, numbers=self._listed([self._site(site) for site in shown]))
         more = len(values) - len(shown)
         return self("unit.and_more", head=text, more=more) if more else text
 
@@ -132,9 +165,11 @@ class Words(Formatter):
 
 @cache
 def read_words(lang: str) -> Mapping[str, str]:
-    """Return all texts of a language by dotted key."""
-    text = Path(__file__).with_name(f"{lang}.yaml").read_text(encoding="utf-8")
-    return dict(_flat(yaml.safe_load(text)))
+    """Return all texts of `lang` (en, ja.mae, ...) by dotted key; none where it has no file."""
+    path = Path(__file__).with_name(f"{lang}.yaml")
+    if not path.is_file():
+        return {}
+    return dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
 
 
 def _flat(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

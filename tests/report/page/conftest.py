@@ -42,6 +42,13 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "old": _old,
     "holes": _holes,
     "many": lambda folder: write_sweep(folder, alphas=(0.1,), seeds=(0, 1, 2), clients=100),
+    "regression": lambda folder: write_sweep(
+        folder, alphas=(1.0, 0.1), seeds=(0, 1), clients=12, regression=True, drift_round=6
+    ),
+    "newcomers": lambda folder: RunBuilder(newcomers=4, join_round=9).write(folder / "run"),
+    "kept_out": lambda folder: write_sweep(
+        folder, alphas=(0.1,), seeds=(0,), clients=12, newcomers=3, regression=True
+    ),
     "alone": lambda folder: write_sweep(
         folder, methods=("local",), alphas=(0.1,), seeds=(0,), clients=8, rounds=6
     ),

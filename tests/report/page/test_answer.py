@@ -7,7 +7,16 @@ import pytest
 
 from fedtsd.errors import InputError
 from fedtsd.report.gain import gain_table
-from fedtsd.report.page.answer import Versus, choose_roles, margin, shown_run, verdicts, versus
+from fedtsd.report.page.answer import (
+    Versus,
+    choose_roles,
+    error_noise,
+    margin,
+    share_noise,
+    shown_run,
+    verdicts,
+    versus,
+)
 from fedtsd.report.page.headline import finding, headline, overall
 from fedtsd.report.page.names import Names
 from fedtsd.report.page.sites import site_rows
@@ -26,11 +35,19 @@ def compared(gains: list[float], margins: list[float], seeds: list[int] | None =
 def test_the_margin_by_hand() -> None:
     # 18 of 18 and 9 of 18 right: 19/20 and 10/20; variances .0475/20 and .25/20.
     expected = 2 * np.sqrt((0.0475 + 0.25) / 20)
-    assert margin(np.array([1.0]), np.array([0.5]), np.array([18.0])) == pytest.approx([expected])
+    known = np.array([np.nan]), np.array([18.0])
+    noises = [share_noise(np.array([share]), *known) for share in (1.0, 0.5)]
+    assert margin(*noises) == pytest.approx([expected])
 
 
 def test_a_site_that_gets_everything_right_still_has_noise() -> None:
-    assert margin(np.array([1.0]), np.array([1.0]), np.array([50.0]))[0] > 0
+    assert share_noise(np.array([1.0]), np.array([np.nan]), np.array([50.0]))[0] > 0
+
+
+def test_the_noise_of_an_error_by_hand() -> None:
+    # Errors 1, 3, 2, 2 and the two added, 0 and 4: mean 2, squares 1 + 1 + 4 + 4, over 6 and 6.
+    noise = error_noise(np.array([2.0]), np.array([np.sqrt(18 / 4)]), np.array([4.0]))
+    assert noise == pytest.approx([10 / 36])
 
 
 def test_who_gains_who_loses_and_by_how_much() -> None:
@@ -57,7 +74,7 @@ def test_gains_are_those_of_the_gain_table(results: Get) -> None:
     both = found.rows.merge(table, on=["seed", "client"])
     assert len(both) == len(table) == 24
     assert (both["gain_x"] - both["gain_y"]).abs().max() < 1e-12
-    assert both["accuracy"].to_numpy() == pytest.approx(both["ours"].to_numpy())
+    assert both["score"].to_numpy() == pytest.approx(both["ours"].to_numpy())
 
 
 def test_roles(results: Get) -> None:
@@ -98,7 +115,7 @@ def with_accuracy(results: Results, **accuracies: float) -> list[str]:
     """Kinds of answers where every site of a method has the same accuracy."""
     changed = Results(results.runs, results.holes, results.rule)
     clients = results.clients.copy()
-    clients["accuracy"] = clients["method"].map(accuracies)
+    clients["score"] = clients["method"].map(accuracies)
     changed.__dict__["clients"] = clients
     return [answer.kind for answer in verdicts(changed, choose_roles(changed))]
 

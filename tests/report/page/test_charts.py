@@ -43,7 +43,7 @@ def test_a_curve_has_a_point_per_round_and_rises_where_accuracy_does(results: Ge
     html = charts.over_rounds(names(many), many.settings[0], "x")
     assert html is not None
     curve = points(html, "focus")
-    means = many.rounds.query("method == 'fedtsdp'").groupby("round")["accuracy_mean"].mean()
+    means = many.rounds.query("method == 'fedtsdp'").groupby("round")["score_mean"].mean()
     assert len(curve) == len(means) == 8
     ups = [a[1] > b[1] for a, b in pairwise(curve)]
     assert ups == (means.diff().dropna() > 0).tolist()
@@ -65,10 +65,10 @@ def test_bars_are_as_long_as_their_accuracy(results: Get) -> None:
     html = charts.by_setting(names(many), "x")
     bars = re.findall(r'width="([\d.]+)" height="11" class="(track|bar \w+)"', html)
     lengths = {kind: float(width) for width, kind in bars}
-    means = many.table.groupby("method")["accuracy"].mean()
+    means = many.table.groupby("method")["score"].mean()
     for kind, method in (("focus", "fedtsdp"), ("alone", "local"), ("common", "fedavg")):
         assert lengths[f"bar {kind}"] / lengths["track"] == pytest.approx(means[method], abs=1e-3)
-    stds = many.table.groupby("method")["accuracy"].std()
+    stds = many.table.groupby("method")["score"].std()
     assert f"{100 * means['local']:.1f}% ± {100 * stds['local']:.1f}" in html
 
 

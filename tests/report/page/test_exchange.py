@@ -4,6 +4,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
+from fedtsd.messages import SENT_LOSSES, SENT_SUMS
 from fedtsd.report.page.exchange import Span, exchange
 from fedtsd.report.results import Results
 from fedtsd.report.tables import RunTables
@@ -54,6 +55,22 @@ def test_what_is_neither_layer_nor_output_is_pointed_out(tables: RunTables) -> N
     found = exchange(dataclasses.replace(tables, exchanged=changed))
     assert found is not None
     assert found.unknown == ("raw data",)
+
+
+def test_what_crosses_once_or_when_sites_join_is_known(tables: RunTables) -> None:
+    rows = [
+        (0, "up", SENT_SUMS, 20, 480),
+        (0, "down", SENT_SUMS, 20, 320),
+        (4, "up", SENT_LOSSES, 3, 24),
+    ]
+    more = pd.DataFrame(rows, columns=list(tables.exchanged.columns))
+    found = exchange(dataclasses.replace(tables, exchanged=pd.concat([tables.exchanged, more])))
+    assert found is not None
+    assert found.unknown == ()
+    items = {item.name: item for item in found.items}
+    assert items["sums"].spans == (Span(0, 0, 20),)
+    assert (items["sums"].bytes_up, items["sums"].bytes_down) == (480, 320)
+    assert items["losses"].spans == (Span(4, 4, 3),)
 
 
 def test_without_the_list_of_layers_names_of_tensors_tell_them(tables: RunTables) -> None:

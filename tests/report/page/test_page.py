@@ -140,7 +140,7 @@ def test_the_answer_comes_first_and_says_what_is_missing(pages: Callable[[str, s
 def test_numbers_of_the_answer_are_those_of_the_tables(
     results: Get, pages: Callable[[str, str], str]
 ) -> None:
-    table = results("many").table.groupby("method")["accuracy"].mean()
+    table = results("many").table.groupby("method")["score"].mean()
     gain = 100 * (table["fedtsdp"] - table["local"])
     for lang, sentence in (
         ("en", f"on average a site gains {gain:.1f} points over training alone"),
@@ -207,3 +207,43 @@ def test_a_hundred_sites_fit_their_charts(pages: Callable[[str, str], str]) -> N
         _, _, width, height = (float(x) for x in str(attrs["viewbox"]).split())
         assert width == 380
         assert height < 800
+
+
+@pytest.mark.parametrize(("lang", "word"), [("en", r"accurac|points\b"), ("ja", "正解率|ポイント")])
+def test_a_regression_speaks_of_errors_alone(
+    pages: Callable[[str, str], str], lang: str, word: str
+) -> None:
+    text = Page(pages("regression", lang)).text
+    assert not re.search(word, text)
+    assert not re.search(r"\d%", text)
+
+
+def test_numbers_of_a_regression_are_those_of_the_tables(
+    results: Get, pages: Callable[[str, str], str]
+) -> None:
+    table = results("kept_out").table.groupby("method")["score"].mean()
+    fall = table["local"] - table["fedtsdp"]
+    text = Page(pages("kept_out", "en")).text
+    assert f"on average the error of a site falls by {fall:.1f} against training alone" in text
+    assert f"Mean absolute error {table['fedtsdp']:.1f}" in text
+    assert f"Less error than training alone +{fall:.1f}" in text
+
+
+def test_sites_that_join_later_are_told_apart(
+    results: Get, pages: Callable[[str, str], str]
+) -> None:
+    last = results("newcomers").runs[0].summary["newcomers"]["last"]
+    for lang, start in (
+        ("en", "4 sites joined in round 9 only"),
+        ("ja", "4拠点はラウンド9からの参加"),
+    ):
+        text = Page(pages("newcomers", lang)).text
+        assert start in text
+        assert f"{100 * last['accuracy_mean']:.1f}%" in text
+    assert "3 sites took no part in the training" in Page(pages("kept_out", "en")).text
+    assert "Sites that join later" not in Page(pages("many", "en")).text
+
+
+def test_a_chart_marks_the_drift(pages: Callable[[str, str], str]) -> None:
+    assert pages("regression", "en").count('class="drift"') == 2  # one per setting
+    assert 'class="drift"' not in pages("many", "en")

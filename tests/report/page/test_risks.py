@@ -9,10 +9,11 @@ import yaml
 from fedtsd.report.page.answer import choose_roles, verdicts
 from fedtsd.report.page.names import Names
 from fedtsd.report.page.risks import KINDS, Risk, late_change, risks
-from fedtsd.report.page.rollout import LEAST_DROP, drop, pilot_sites, stages
+from fedtsd.report.page.rollout import drop, pilot_sites, stages
 from fedtsd.report.page.sites import SiteRow
 from fedtsd.report.page.words import Words
 from fedtsd.report.results import Results
+from fedtsd.score import ACCURACY, MAE
 from tests.report.page.conftest import NAN, SITE
 from tests.report.runs import RunBuilder, write_sweep
 
@@ -51,11 +52,14 @@ def test_sites_that_lose_are_those_beyond_their_margin(results: Get) -> None:
 
 def test_a_rising_or_falling_end() -> None:
     def rounds(*values: float) -> pd.DataFrame:
-        return pd.DataFrame({"round": range(1, len(values) + 1), "accuracy_mean": values})
+        return pd.DataFrame({"round": range(1, len(values) + 1), "score_mean": values})
 
-    assert late_change(rounds(0.1, 0.5, 0.5, 0.5, 0.6, 0.6, 0.6)) == pytest.approx(0.1)
-    assert late_change(rounds(0.9, 0.9, 0.9, 0.6, 0.6, np.nan, 0.6)) == pytest.approx(-0.3)
-    assert late_change(rounds(0.1, 0.2, 0.3, 0.4, 0.5)) is None  # too few to say
+    rising = rounds(0.1, 0.5, 0.5, 0.5, 0.6, 0.6, 0.6)
+    assert late_change(rising, ACCURACY) == pytest.approx(0.1)
+    assert late_change(rising, MAE) == pytest.approx(-0.1)
+    falling = rounds(0.9, 0.9, 0.9, 0.6, 0.6, np.nan, 0.6)
+    assert late_change(falling, ACCURACY) == pytest.approx(-0.3)
+    assert late_change(rounds(0.1, 0.2, 0.3, 0.4, 0.5), ACCURACY) is None  # too few to say
 
 
 def test_unstable_clusters_unfinished_rounds_and_few_samples(tmp_path: Path) -> None:
@@ -112,15 +116,15 @@ def test_stages_follow_the_answer(results: Get) -> None:
 
 def test_the_stop_criterion_is_twice_the_spread_but_at_least_a_point(results: Get) -> None:
     run = results("many").find("fedtsdp")[0]
-    values = run.tables.rounds["accuracy_mean"].to_numpy()
-    assert drop(run) == pytest.approx(max(2 * np.diff(values[4:]).std(), LEAST_DROP))
+    values = run.tables.rounds["score_mean"].to_numpy()
+    assert drop(run) == pytest.approx(max(2 * np.diff(values[4:]).std(), 0.01))
 
 
 def test_one_common_model_is_piloted_first_where_it_does_as_well(tmp_path: Path) -> None:
     write_sweep(tmp_path, alphas=(0.1,), seeds=(0,), clients=8, rounds=6)
     seen = Results.read([tmp_path])
     clients = seen.clients.copy()
-    clients["accuracy"] = clients["method"].map({"local": 0.4, "fedavg": 0.9, "fedtsdp": 0.9})
+    clients["score"] = clients["method"].map({"local": 0.4, "fedavg": 0.9, "fedtsdp": 0.9})
     seen.__dict__["clients"] = clients
     roles = choose_roles(seen)
     (answer,) = verdicts(seen, roles)

@@ -4,8 +4,9 @@ from string import Formatter
 import pytest
 
 from fedtsd.errors import InputError
-from fedtsd.report.page.numbers import signed, three_digits, unit_for
+from fedtsd.report.page.numbers import three_digits, unit_for
 from fedtsd.report.page.words import LANGUAGES, Words, read_words, say
+from fedtsd.score import MAE
 
 
 def placeholders(text: str) -> set[tuple[str, str]]:
@@ -24,6 +25,27 @@ def test_both_languages_have_the_same_keys_and_placeholders() -> None:
         # Only how a difference is signed may be a matter of the sentence.
         assert placeholders(text) == placeholders(japanese[key]), key
     assert len(english) > 200
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_words_of_errors_replace_words_that_are_there(lang: str) -> None:
+    base, others = read_words(lang), read_words(f"{lang}.mae")
+    assert set(others) <= set(base)
+    assert list(others) == list(read_words("en.mae"))
+    for key, text in others.items():
+        assert {name for name, _ in placeholders(text)} <= {
+            name for name, _ in placeholders(base[key])
+        }, key
+        assert placeholders(text) == placeholders(read_words("en.mae")[key]), key
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_no_word_of_a_regression_is_one_of_accuracy(lang: str) -> None:
+    words = Words(lang, MAE, 2)
+    left = [k for k, t in words.texts.items() if re.search("accurac|正解率|percentage", t)]
+    assert left == []
+    assert words.write("score", 12.345) == "12.35"
+    assert words.write("points", -0.5) == "−0.50"
 
 
 def test_japanese_texts_are_japanese() -> None:
@@ -65,7 +87,9 @@ def test_an_unknown_language_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "english", "japanese"),
     [
-        ("percent", 0.8234, "82.3%", "82.3%"),
+        ("score", 0.8234, "82.3%", "82.3%"),
+        ("bare", 0.8234, "82.3", "82.3"),
+        ("signed", -0.1, "−10.0", "−10.0"),
         ("points", 0.0213, "+2.1 points", "+2.1ポイント"),
         ("points", -0.0213, "−2.1 points", "−2.1ポイント"),
         ("points", -0.0001, "0.0 points", "0.0ポイント"),
@@ -82,7 +106,7 @@ def test_an_unknown_language_is_refused_in_one_line() -> None:
         ("sites", [7], "site 7", "拠点7"),
         ("sites", [3, 5], "sites 3, 5", "拠点3、5"),
         ("sites", [], "–", "–"),
-        ("percent", float("nan"), "–", "–"),
+        ("score", float("nan"), "–", "–"),
         ("time", None, "–", "–"),
     ],
 )
@@ -109,7 +133,6 @@ def test_sentences_are_joined_as_the_language_does() -> None:
 
 def test_numbers_keep_about_three_digits() -> None:
     assert [three_digits(x) for x in (0.123, 12.34, 1234.5)] == ["0.12", "12.3", "1,234"]
-    assert [signed(x) for x in (0.1, -0.1, 0.0)] == ["+10.0", "−10.0", "0.0"]
 
 
 def test_a_column_of_bytes_has_one_unit() -> None:
