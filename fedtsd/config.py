@@ -174,7 +174,12 @@ class Config:
             if self.drift.round > self.rounds:
                 raise ValueError(f"drift.round: must be at most rounds, got {self.drift.round}")
             extra = len(self.drift.clients(num_clients, np.random.default_rng(0)))
-            enlarged = _under("drift", self.partition.resized, num_clients + extra)
+            try:
+                enlarged = self.partition.resized(num_clients + extra)
+            except ValueError as error:
+                raise ValueError(
+                    f"drift: needs clients to whom samples can be dealt; {error}"
+                ) from error
             _under("partition", enlarged.check, facts, num_samples)
 
     @property

@@ -65,6 +65,8 @@ def clients_table(federation: Federation) -> Grid:
     for title in ("client", *SPLITS, f"{what}es held" if what == "class" else "strata held"):
         table.add_column(title, justify="left" if title == "client" else "right")
     table.add_column(f"most of one {what}", overflow="fold")
+    if federation.groups is not None:
+        table.add_column("planted group", justify="right")
     for client in order[:MOST_CLIENTS].tolist():
         table.add_row(*_cells(federation, client, [counts[split][client] for split in SPLITS]))
     if len(order) > MOST_CLIENTS:
@@ -83,4 +85,5 @@ def _cells(federation: Federation, client: int, counts: Iterable[np.ndarray]) ->
         *(str(int(part.sum())) for part in found),
         str(int((total > 0).sum())),
         f"{federation.classes[most]} ({100 * total[most] / total.sum():.0f} %)",
+        *([] if federation.groups is None else [str(federation.groups[client])]),
     ]

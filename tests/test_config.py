@@ -192,6 +192,10 @@ def test_errors_are_one_line_with_the_nearest_name(override: str, message: str) 
         (["dataset=mnist", "model=lenet", "dataset.pool=14"], "model.LeNet needs images"),
         (["partition=iid", "severity=severe"], "severity: severe changes nothing here"),
         (["partition.alpha=0.3", "severity=severe"], "severity: severe changes nothing here"),
+        (
+            [*TABLE, "partition=by_site", "drift=new_law"],
+            "drift: needs clients to whom samples can",
+        ),
         (["drift=new_law", "drift.round=21"], "drift.round: must be at most rounds, got 21"),
         (["drift=new_law", "partition.num_clients=150"], "partition.num_clients: 225 clients"),
         (["cohort.newcomers=0.5", "cohort.join_round=30"], "cohort.join_round: must be at most"),
@@ -199,7 +203,8 @@ def test_errors_are_one_line_with_the_nearest_name(override: str, message: str) 
         (["cohort.newcomers=0.99"], "cohort.newcomers: leaves none of 20 clients to train"),
     ],
 )
-def test_contradictions_are_found_before_any_data(overrides, message) -> None:
+def test_contradictions_are_found_before_training(overrides, message, outputs) -> None:
+    write_clinics(outputs / "clinics")
     with pytest.raises(ConfigError) as caught:
         check(composed(overrides))
     assert message in str(caught.value)

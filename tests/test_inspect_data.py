@@ -36,6 +36,12 @@ def test_pictures_and_newcomers_are_shown(outputs, monkeypatch) -> None:
     assert shown.count("joins later") == 1
 
 
+def test_planted_groups_are_shown() -> None:
+    shown = show_data(["partition=label_groups", "partition.num_clients=8"])
+    rows = [line.split() for line in shown.splitlines() if line.endswith((" 0", " 1", " 2", " 3"))]
+    assert {int(row[0]): int(row[-1]) for row in rows} == {i: i % 4 for i in range(8)}
+
+
 def test_many_clients_are_summed_up() -> None:
     shown = show_data(["partition.num_clients=60", "partition.min_size=2"])
     assert "... and 20 smaller ones" in shown
