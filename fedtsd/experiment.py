@@ -128,6 +128,8 @@ class Experiment:
         self, server: ServerState, newcomers: np.ndarray, round: int, look: bool
     ) -> dict[int, int]:
         """Return by client id the cluster whose model has the lowest loss on its training data."""
+        if len(server.centres) == 1:  # nothing to choose, nothing to send
+            return dict.fromkeys(newcomers.tolist(), 0)
         probe = Probe(server.centres, look)
         rows = tuple(ClientRequest(c, {}, frozenset()) for c in newcomers.tolist())
         reply = self.channel.exchange(Request(round, probe, rows))

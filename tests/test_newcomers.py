@@ -104,6 +104,16 @@ def test_a_resumed_run_admits_them_all_the_same(join_round, config, toy, tmp_pat
         assert whole_text == parts_text, name
 
 
+def test_who_trains_alone_is_sent_nothing_when_joining_either(config, toy, tmp_path) -> None:
+    cfg = config(
+        "method=local", "rounds=4", "cohort.newcomers=0.25", "cohort.join_round=3", *COMMON
+    )
+    run_toy(cfg, late(toy(4), 1), tmp_path)
+    rounds = table(tmp_path, "rounds")
+    assert (rounds["bytes_up"].sum(), rounds["bytes_down"].sum()) == (0, 0)
+    assert set(table(tmp_path, "traffic").query("round >= 3")["client"]) == {0, 1, 2, 3}
+
+
 def test_clusters_name_clients_that_are_there(config, toy) -> None:
     cfg = config("rounds=2", "cohort.newcomers=0.2", *COMMON)
     experiment = build(cfg, late(toy(5), 2))

@@ -163,23 +163,17 @@ def build_federation(arrays: Arrays, deal: Deal, root: Path, seed: int) -> Feder
     )
     num_clients = deal.partition.clients_of(facts)
     drifting, partition = _drifting(deal, num_clients, seed)
-    sites = None if arrays.sites is None else arrays.sites[private]
-    pool = Pool(arrays.labels[private], len(arrays.classes), sites, facts.site_sizes)
-    try:
-        dealt = partition.deal(pool, numpy_rng(seed, "partition"))
-    except ValueError as error:  # too few samples, which only the classes that are held show
-        raise DataError(f"partition: {error}") from error
-    parts = dealt.parts
     names = partition.names_of(facts)
-    _check_sizes(parts, names)
+    dealt = _dealt(partition, arrays, private, deal.dataset, seed)
+    _check_sizes(dealt.parts, names)
     cuts = []
-    for holder, part in enumerate(parts):
+    for holder, part in enumerate(dealt.parts):
         cut = deal.shares.cut(private[part], numpy_rng(seed, "split", holder))
         cuts.append({name: np.sort(cut[name]) for name in SPLITS})
     newcomers = deal.newcomers_of(num_clients, seed)
-    groups = _groups(deal, len(parts))
+    groups = _groups(deal, len(cuts))
     moves = _moves(drifting, groups, num_clients)
-    view = View(arrays, deal.shift, len(parts), seed)
+    view = View(arrays, deal.shift, len(cuts), seed)
     present = [i for i in range(num_clients) if i not in newcomers]
     standard, num_sums = _standard(deal.dataset.standardise, view, cuts, present, drawn)
     values = view.value_standard(cuts, present)
@@ -198,6 +192,19 @@ def build_federation(arrays: Arrays, deal: Deal, root: Path, seed: int) -> Feder
         num_sums=num_sums + (0 if values is None else 3),
         notes=(*facts.notes, *partition.notes_of(facts), *_notes(dealt, held_out, names)),
     )
+
+
+def _dealt(
+    partition: Partition, arrays: Arrays, private: np.ndarray, dataset: Dataset, seed: int
+) -> Dealt:
+    """Deal out the samples `private` of the data set."""
+    sites = None if arrays.sites is None else arrays.sites[private]
+    sizes = dataset.facts.site_sizes
+    pool = Pool(arrays.labels[private], len(arrays.classes), sites, sizes)
+    try:
+        return partition.deal(pool, numpy_rng(seed, "partition"))
+    except ValueError as error:  # too few samples, which only the classes that are held show
+        raise DataError(f"partition: {error}") from error
 
 
 def _notes(dealt: Dealt, held_out: int, names: tuple[str, ...] | None) -> Iterator[str]:
