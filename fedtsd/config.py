@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from fedtsd.aggregation import Aggregation
 from fedtsd.clients.engine import EngineSpec
 from fedtsd.clustering.policy import Clustering
@@ -160,7 +158,7 @@ class Config:
 
     def _check_clients(self, facts: Facts, num_samples: int) -> None:
         num_clients = self.partition.clients_of(facts)
-        present = num_clients - round(self.cohort.newcomers * num_clients)
+        present = num_clients - self.deal.num_newcomers(num_clients)
         size, joining = self.cohort.size, self.cohort.join_round
         if size is not None and not 1 <= size <= present:
             raise ValueError(
@@ -173,7 +171,7 @@ class Config:
         if self.drift is not None:
             if self.drift.round > self.rounds:
                 raise ValueError(f"drift.round: must be at most rounds, got {self.drift.round}")
-            extra = len(self.drift.clients(num_clients, np.random.default_rng(0)))
+            extra = self.drift.num_drifting(num_clients)
             try:
                 enlarged = self.partition.resized(num_clients + extra)
             except ValueError as error:

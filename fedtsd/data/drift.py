@@ -6,16 +6,14 @@ Shapes: N clients.
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 
 class Drift(Protocol):
     """What `conf/drift/*.yaml` describes."""
 
     round: int
 
-    def clients(self, num_clients: int, rng: np.random.Generator) -> np.ndarray:
-        """Return the ids of the clients that drift, int64, sorted."""
+    def num_drifting(self, num_clients: int) -> int:
+        """Return how many of N clients drift."""
         ...
 
 
@@ -36,6 +34,5 @@ class NewLaw:
         if not 0 <= self.share <= 1:
             raise ValueError(f"share: must be in [0, 1], got {self.share}")
 
-    def clients(self, num_clients: int, rng: np.random.Generator) -> np.ndarray:
-        chosen = rng.choice(num_clients, round(self.share * num_clients), replace=False)
-        return np.sort(chosen)
+    def num_drifting(self, num_clients: int) -> int:
+        return round(self.share * num_clients)

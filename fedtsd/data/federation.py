@@ -143,9 +143,12 @@ class Deal:
 
     def newcomers_of(self, num_clients: int, seed: int) -> np.ndarray:
         """Return the ids of the newcomers, sorted."""
-        count = round(self.newcomers * num_clients)
         rng = numpy_rng(seed, "newcomers")
-        return np.sort(rng.choice(num_clients, count, replace=False))
+        return np.sort(rng.choice(num_clients, self.num_newcomers(num_clients), replace=False))
+
+    def num_newcomers(self, num_clients: int) -> int:
+        """Return how many of N clients are newcomers."""
+        return round(self.newcomers * num_clients)
 
 
 def build_federation(arrays: Arrays, deal: Deal, root: Path, seed: int) -> Federation:
@@ -173,7 +176,7 @@ def build_federation(arrays: Arrays, deal: Deal, root: Path, seed: int) -> Feder
     newcomers = deal.newcomers_of(num_clients, seed)
     groups = _groups(deal, len(cuts))
     moves = _moves(drifting, groups, num_clients)
-    view = View(arrays, deal.shift, len(cuts), seed)
+    view = View(arrays, deal.shift, seed)
     present = [i for i in range(num_clients) if i not in newcomers]
     standard, num_sums = _standard(deal.dataset.standardise, view, cuts, present, drawn)
     values = view.value_standard(cuts, present)
@@ -224,7 +227,9 @@ def _drifting(deal: Deal, num_clients: int, seed: int) -> tuple[np.ndarray, Part
     """Return the clients that drift, and the partition that deals for as many more."""
     if deal.drift is None:
         return np.array([], dtype=np.int64), deal.partition
-    drifting = deal.drift.clients(num_clients, numpy_rng(seed, "drift"))
+    count = deal.drift.num_drifting(num_clients)
+    chosen = numpy_rng(seed, "drift").choice(num_clients, count, replace=False)
+    drifting = np.sort(chosen)
     return drifting, deal.partition.resized(num_clients + len(drifting))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedtsd.data.dataset import Arrays
-from fedtsd.data.shift import Shift
+from fedtsd.data.shift import Shift, Viewer
 from fedtsd.data.standard import Standard, moments_of, standard_of
 
 SPLITS = ("train", "val", "test")
@@ -68,7 +68,6 @@ class View:
 
     arrays: Arrays
     shift: Shift | None
-    num_holders: int
     seed: int
 
     def seen(self, holder: int, split: str, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,10 +75,8 @@ class View:
         inputs, labels = np.asarray(self.arrays.inputs[samples]), self.arrays.labels[samples]
         if self.shift is None:
             return inputs, labels
-        num_classes = len(self.arrays.classes)
-        return self.shift.apply(
-            inputs, labels, holder, self.num_holders, num_classes, split, self.seed
-        )
+        viewer = Viewer(holder, split, len(self.arrays.classes), self.seed)
+        return self.shift.apply(inputs, labels, viewer)
 
     def inputs(self, holder: int, split: str, samples: np.ndarray) -> np.ndarray:
         """Return the inputs alone."""

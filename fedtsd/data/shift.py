@@ -27,6 +27,21 @@ PERMUTATIONS_TRIED = 50
 """Draws to find a permutation that no other group has."""
 
 
+@dataclass(frozen=True)
+class Viewer:
+    """Who looks at which of its samples: split is train, val or test; num_classes is Y."""
+
+    client: int
+    split: str
+    num_classes: int
+    seed: int
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The generator of what is drawn sample by sample."""
+        return numpy_rng(self.seed, f"shift {self.split}", self.client)
+
+
 class Shift(Protocol):
     """What `conf/shift/*.yaml` describes."""
 
@@ -42,19 +57,11 @@ class Shift(Protocol):
         ...
 
     def apply(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        client: int,
-        num_clients: int,
-        num_classes: int,
-        split: str,
-        seed: int,
+        self, inputs: np.ndarray, labels: np.ndarray, viewer: Viewer
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return inputs [n, C, H, W] and labels int64 [n] as the client sees them.
+        """Return inputs [n, C, H, W] and labels int64 [n] as the viewer sees them.
 
         inputs: as stored, uint8; they come out on the same scale, perhaps as float32.
-        split: train, val or test.
         """
         ...
 
@@ -108,19 +115,12 @@ class _Pictures(_Shift):
         raise TypeError(f"{type(self).__name__} does not say what it does")
 
     def apply(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        client: int,
-        num_clients: int,
-        num_classes: int,
-        split: str,
-        seed: int,
+        self, inputs: np.ndarray, labels: np.ndarray, viewer: Viewer
     ) -> tuple[np.ndarray, np.ndarray]:
-        strength = self.strength(client, seed)
+        strength = self.strength(viewer.client, viewer.seed)
         if strength == 0:
             return inputs, labels
-        return self.changed(inputs, strength, numpy_rng(seed, f"shift {split}", client)), labels
+        return self.changed(inputs, strength, viewer.rng), labels
 
 
 @dataclass(frozen=True)
@@ -227,16 +227,10 @@ class PermutedLabels(_Labels):
     share: float
 
     def apply(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        client: int,
-        num_clients: int,
-        num_classes: int,
-        split: str,
-        seed: int,
+        self, inputs: np.ndarray, labels: np.ndarray, viewer: Viewer
     ) -> tuple[np.ndarray, np.ndarray]:
-        return inputs, self.permutation(client, num_classes, seed)[labels]
+        names = self.permutation(viewer.client, viewer.num_classes, viewer.seed)
+        return inputs, names[labels]
 
     def permutation(self, client: int, num_classes: int, seed: int) -> np.ndarray:
         """Return the label that a client gives to each class, int64 [Y]."""
@@ -266,19 +260,13 @@ class LabelNoise(_Labels):
     rate: float
 
     def apply(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        client: int,
-        num_clients: int,
-        num_classes: int,
-        split: str,
-        seed: int,
+        self, inputs: np.ndarray, labels: np.ndarray, viewer: Viewer
     ) -> tuple[np.ndarray, np.ndarray]:
-        if split == "test":
+        if viewer.split == "test":
             return inputs, labels
-        drawn = numpy_rng(seed, f"shift {split}", client).random((len(labels), 2))
-        wrong = drawn[:, 0] < self.strength(client, seed)
+        num_classes = viewer.num_classes
+        drawn = viewer.rng.random((len(labels), 2))
+        wrong = drawn[:, 0] < self.strength(viewer.client, viewer.seed)
         others = 1 + np.floor(drawn[:, 1] * (num_classes - 1)).astype(np.int64)
         return inputs, np.where(wrong, (labels + others) % num_classes, labels)
 

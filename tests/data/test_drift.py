@@ -18,9 +18,9 @@ DIGITS = Digits("digits", 200, "public")
 ARRAYS = DIGITS.load(Path("unused"))
 
 
-def build(partition, drift, shift=None):
+def build(partition, drift, shift=None, seed=0):
     deal = Deal(DIGITS, HeldOut(None), partition, Shares(0.4, 0.1), shift, drift)
-    return build_federation(ARRAYS, deal, Path("unused"), 0)
+    return build_federation(ARRAYS, deal, Path("unused"), seed)
 
 
 def classes(data) -> set[int]:
@@ -57,10 +57,11 @@ def test_shifts_drift_with_their_clients() -> None:
 
 
 def test_who_drifts_is_a_share_drawn_at_random() -> None:
-    drawn = [NewLaw(3, 0.25).clients(20, np.random.default_rng(seed)).tolist() for seed in (0, 1)]
-    assert all(len(set(ids)) == 5 for ids in drawn)
-    assert drawn[0] != drawn[1]
-    assert NewLaw(3, 0.0).clients(20, np.random.default_rng(0)).tolist() == []
+    partition = Pathological(20, 10, None, None, 2)
+    drawn = [set(build(partition, NewLaw(3, 0.25), seed=seed).moves) for seed in (0, 0, 1)]
+    assert all(len(ids) == 5 for ids in drawn)
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert build(partition, NewLaw(3, 0.0)).moves == {}
 
 
 @pytest.mark.parametrize(("round", "share"), [(1, 0.5), (3, -0.1), (3, 1.1)])

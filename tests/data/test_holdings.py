@@ -19,7 +19,7 @@ CUTS = [
 
 
 def make(shift=None, arrays=PICTURES, standard=True, values=None) -> Holdings:
-    view = View(arrays, shift, len(CUTS), seed=0)
+    view = View(arrays, shift, seed=0)
     standard = standard_of(arrays.inputs, arrays.scaled) if standard else None
     return Holdings(view, CUTS, standard, values)
 
@@ -80,7 +80,7 @@ def test_values_of_a_regression_are_standardised_and_know_their_unit() -> None:
         RNG.normal(size=(60, 2)).astype(np.float32), np.arange(60) // 20, ("low", "mid", "high"),
         values,
     )  # fmt: skip
-    view = View(table, None, 3, 0)
+    view = View(table, None, 0)
     standard = view.value_standard(CUTS, [0, 1])
     train = np.concatenate([values[cut["train"]] for cut in CUTS[:2]])  # the third is a newcomer
     data = Holdings(view, CUTS, standard_of(table.inputs, None), standard)[2]

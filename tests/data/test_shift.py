@@ -15,6 +15,7 @@ from fedtsd.data.shift import (
     Noise,
     PermutedLabels,
     Rotation,
+    Viewer,
 )
 from tests.data.levels import RISING, at, files, with_knob
 
@@ -42,7 +43,7 @@ ALL = [
 
 def seen(shift, client: int, split: str = "train", seed: int = 0, pictures=PICTURES):
     labels = LABELS[: len(pictures)]
-    return shift.apply(pictures, labels, client, 8, 10, split, seed)
+    return shift.apply(pictures, labels, Viewer(client, split, 10, seed))
 
 
 def rms(pictures: np.ndarray, others: np.ndarray) -> float:
@@ -113,7 +114,8 @@ def test_without_groups_strengths_are_uniform() -> None:
 def test_quarter_turns_are_exact_and_counter_clockwise() -> None:
     picture = np.array([[1, 2], [3, 4]], dtype=np.uint8).reshape(1, 1, 2, 2)
     turned = [
-        Rotation(4, 270.0).apply(picture, LABELS[:1], i, 4, 10, "train", 0)[0] for i in range(4)
+        Rotation(4, 270.0).apply(picture, LABELS[:1], Viewer(i, "train", 10, 0))[0]
+        for i in range(4)
     ]
     assert [turn.ravel().tolist() for turn in turned] == [
         [1, 2, 3, 4],
@@ -132,28 +134,28 @@ def test_turns_between_go_the_same_way() -> None:
 def test_oblong_pictures_keep_their_shape() -> None:
     oblong = PICTURES[:5, :, :, 3:11]
     for degrees in (90.0, 180.0):
-        turned = Rotation(2, degrees).apply(oblong, LABELS[:5], 1, 2, 10, "train", 0)[0]
+        turned = Rotation(2, degrees).apply(oblong, LABELS[:5], Viewer(1, "train", 10, 0))[0]
         assert turned.shape == oblong.shape
     assert np.array_equal(turned, oblong[:, :, ::-1, ::-1])
 
 
 def test_a_turn_takes_edge_pixels_from_outside() -> None:
     grey = np.full((1, 3, 9, 9), 77, dtype=np.uint8)
-    turned = Rotation(2, 30.0).apply(grey, LABELS[:1], 1, 2, 10, "train", 0)[0]
+    turned = Rotation(2, 30.0).apply(grey, LABELS[:1], Viewer(1, "train", 10, 0))[0]
     assert turned == pytest.approx(77)
 
 
 def test_brightness_by_hand() -> None:
     # At .5: 127.5 + .75 (x - 127.5) + 63.75; black gives 95.625, 100 gives 170.625, white is cut.
     picture = np.array([0, 100, 255, 255], dtype=np.uint8).reshape(1, 1, 2, 2)
-    lit = Brightness(2, 0.5).apply(picture, LABELS[:1], 1, 2, 10, "train", 0)[0]
+    lit = Brightness(2, 0.5).apply(picture, LABELS[:1], Viewer(1, "train", 10, 0))[0]
     assert lit.ravel().tolist() == [95.625, 170.625, 255, 255]
 
 
 def test_blur_spreads_a_point_as_a_gaussian() -> None:
     point = np.zeros((1, 2, 21, 21), dtype=np.uint8)
     point[0, 0, 10, 10] = 200
-    blurred = Blur(2, 1.5).apply(point, LABELS[:1], 1, 2, 10, "train", 0)[0].astype(float)
+    blurred = Blur(2, 1.5).apply(point, LABELS[:1], Viewer(1, "train", 10, 0))[0].astype(float)
     assert blurred[0, 1].max() == 0  # channels do not mix
     assert blurred.sum() == pytest.approx(200, rel=1e-4)
     row = blurred[0, 0].sum(axis=0)
@@ -165,7 +167,7 @@ def test_noise_has_its_standard_deviation_and_differs_by_client_and_split() -> N
     grey = np.full((50, 1, 16, 16), 128, dtype=np.uint8)
 
     def noisy(client: int, split: str) -> np.ndarray:
-        return Noise(2, 0.1).apply(grey, LABELS[:50], client, 8, 10, split, 0)[0]
+        return Noise(2, 0.1).apply(grey, LABELS[:50], Viewer(client, split, 10, 0))[0]
 
     assert (noisy(1, "train") - 128).std() == pytest.approx(25.5, rel=0.02)
     assert rms(noisy(1, "train"), noisy(3, "train")) == pytest.approx(25.5 * 2**0.5, rel=0.03)
@@ -207,13 +209,15 @@ def test_label_noise_is_symmetric_and_spares_the_test() -> None:
     pictures = np.zeros((len(labels), 1, 1, 1), dtype=np.uint8)
     for client, rate in ((1, 0.3), (2, 0.6)):
         for split in ("train", "val"):
-            noisy = shift.apply(pictures, labels, client, 3, 4, split, 0)[1]
+            noisy = shift.apply(pictures, labels, Viewer(client, split, 4, 0))[1]
             table = np.zeros((4, 4))
             np.add.at(table, (labels, noisy), 1e-4)
             expected = np.full((4, 4), rate / 3)
             np.fill_diagonal(expected, 1 - rate)
             assert table == pytest.approx(expected, abs=0.015)
-        assert np.array_equal(shift.apply(pictures, labels, client, 3, 4, "test", 0)[1], labels)
+        assert np.array_equal(
+            shift.apply(pictures, labels, Viewer(client, "test", 4, 0))[1], labels
+        )
 
 
 def strength(path: Path, severity: str) -> float:
@@ -260,8 +264,16 @@ def test_bad_settings_name_the_field(make, message) -> None:
         make()
 
 
+def refused(shift, facts) -> str | None:
+    try:
+        shift.check(facts)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def test_shifts_accept_what_fits() -> None:
-    for shift in ALL:
-        shift.check(IMAGES)
-    PermutedLabels(4, 1.0).check(TABLE)
-    Blur(4, 1.0).check(REGRESSION)
+    fitting = [*((shift, IMAGES) for shift in ALL), (PermutedLabels(4, 1.0), TABLE)]
+    for shift, facts in [*fitting, (Blur(4, 1.0), REGRESSION)]:
+        assert refused(shift, facts) is None
+    assert refused(Blur(4, 1.0), TABLE) is not None

@@ -15,11 +15,11 @@ from tests.data.tables import table, write
 CURE = "; mend it, or leave such rows out: dataset.on_bad=skip"
 
 
-def fails(folder: Path, expected: str, **changes: Any) -> None:
-    """Expect the facts of a table to fail with this line; T stands for the folder."""
+def error_of(folder: Path, **changes: Any) -> str:
+    """Return the line with which the facts of a table fail; T stands for the folder."""
     with pytest.raises(DataError) as caught:
         _ = table(**{"path": str(folder / "t.csv"), **changes}).facts
-    assert str(caught.value).replace(str(folder), "T") == expected
+    return str(caught.value).replace(str(folder), "T")
 
 
 @pytest.mark.parametrize(
@@ -199,31 +199,34 @@ def test_a_bad_file_is_one_line(
     tmp_path: Path, lines: tuple[str, ...], changes: dict[str, Any], expected: str
 ) -> None:
     write(tmp_path / "t.csv", *lines)
-    fails(tmp_path, expected, **changes)
+    assert error_of(tmp_path, **changes) == expected
 
 
 def test_a_class_outside_the_legal_ones_may_be_a_number(tmp_path: Path) -> None:
     write(tmp_path / "t.csv", "a,y", "1,0", "2,1", "3,2")
     line = f"T/t.csv, line 4: target 'y' has '2', dataset.classes are 0, 1{CURE}"
-    fails(tmp_path, line, classes=["0", "1"])
+    assert error_of(tmp_path, classes=["0", "1"]) == line
 
 
 def test_a_missing_path_and_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
-    fails(tmp_path, "T/t.csv: there is no such file or folder")
+    assert error_of(tmp_path) == "T/t.csv: there is no such file or folder"
     write(tmp_path / "t.xlsx", "x")
     legal = ".csv, .tsv, .csv.gz, .tsv.gz or .parquet"
     line = f"T/t.xlsx: must be a {legal} file; save it as one, or move it away"
-    fails(tmp_path, line, path=str(tmp_path / "t.xlsx"))
+    assert error_of(tmp_path, path=str(tmp_path / "t.xlsx")) == line
     write(tmp_path / "t.csv", *ROWS)
-    fails(tmp_path, line, path=str(tmp_path))
+    assert error_of(tmp_path, path=str(tmp_path)) == line
 
 
 def test_an_empty_folder_and_a_folder_of_folders_are_refused(tmp_path: Path) -> None:
     legal = ".csv, .tsv, .csv.gz, .tsv.gz or .parquet"
-    fails(tmp_path, f"T: has no table; must hold one {legal} file per site", path=str(tmp_path))
+    assert (
+        error_of(tmp_path, path=str(tmp_path))
+        == f"T: has no table; must hold one {legal} file per site"
+    )
     write(tmp_path / "rome" / "t.csv", *ROWS)
     line = "T/rome: is a folder in a folder of tables; must be one file per site"
-    fails(tmp_path, line, path=str(tmp_path))
+    assert error_of(tmp_path, path=str(tmp_path)) == line
 
 
 @pytest.mark.parametrize("other", ["rome.tsv", "Rome.csv", "rome .csv", "rome.parquet"])
@@ -235,14 +238,14 @@ def test_two_files_for_one_site_are_refused(tmp_path: Path, other: str) -> None:
         f"T/{second}: the same site as {first}; names must differ in more than case, blanks "
         "and ending"
     )
-    fails(tmp_path, line, path=str(tmp_path))
+    assert error_of(tmp_path, path=str(tmp_path)) == line
 
 
 def test_parquet_beside_text_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "rome.csv", *ROWS)
     write(tmp_path / "bonn.parquet", *ROWS)
     line = "T: has Parquet (bonn.parquet) and text files (rome.csv); must be all of one kind"
-    fails(tmp_path, line, path=str(tmp_path))
+    assert error_of(tmp_path, path=str(tmp_path)) == line
 
 
 def test_files_with_other_columns_say_which(tmp_path: Path) -> None:
@@ -251,7 +254,7 @@ def test_files_with_other_columns_say_which(tmp_path: Path) -> None:
     line = (
         "T/rome.csv: lacks b and has c, d in addition; all files must have the columns of bonn.csv"
     )
-    fails(tmp_path, line, path=str(tmp_path))
+    assert error_of(tmp_path, path=str(tmp_path)) == line
 
 
 def test_a_column_of_numbers_here_and_texts_there_is_refused(tmp_path: Path) -> None:
@@ -261,7 +264,7 @@ def test_a_column_of_numbers_here_and_texts_there_is_refused(tmp_path: Path) -> 
         "T/rome.csv, line 2: column 'a' has 'u', but numbers only in bonn.csv; list it in "
         "dataset.categorical or dataset.ignore"
     )
-    fails(tmp_path, line, path=str(tmp_path))
+    assert error_of(tmp_path, path=str(tmp_path)) == line
     cured = table(path=str(tmp_path), categorical=["a"])
     assert cured.content.schema.features == ("a=1", "a=2", "a=u")
 
@@ -272,22 +275,22 @@ HINT = "say which encoding it has: dataset.encoding=cp1252 (Western), cp932 (Jap
 def test_bytes_that_are_no_text_are_named_by_line_and_byte(tmp_path: Path) -> None:
     content = "a,b,y\n1,u,no\n2,é,yes\n".encode("latin-1")
     (tmp_path / "t.csv").write_bytes(content)
-    fails(tmp_path, f"T/t.csv, line 3: byte 3 (0xe9) is not utf-8; {HINT}")
+    assert error_of(tmp_path) == f"T/t.csv, line 3: byte 3 (0xe9) is not utf-8; {HINT}"
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(content))
     line = f"T/t.csv.gz, line 3: byte 3 (0xe9) is not utf-8; {HINT}"
-    fails(tmp_path, line, path=str(tmp_path / "t.csv.gz"))
+    assert error_of(tmp_path, path=str(tmp_path / "t.csv.gz")) == line
     assert table(path=str(tmp_path / "t.csv"), encoding="latin-1").facts.num_samples == 2
 
 
 def test_a_file_that_ends_within_a_letter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,y\n1,no\n2,\xc3")
-    fails(tmp_path, f"T/t.csv: ends within a letter of utf-8; {HINT}")
+    assert error_of(tmp_path) == f"T/t.csv: ends within a letter of utf-8; {HINT}"
 
 
 def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(b"a,y\n1,no\n")
     line = "T/t.csv.gz: cannot be read: Not a gzipped file (b'a,')"
-    fails(tmp_path, line, path=str(tmp_path / "t.csv.gz"))
+    assert error_of(tmp_path, path=str(tmp_path / "t.csv.gz")) == line
 
 
 def test_parquet_without_pyarrow_names_the_extra(
@@ -296,7 +299,7 @@ def test_parquet_without_pyarrow_names_the_extra(
     write(tmp_path / "t.parquet", "x")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     line = "T/t.parquet: Parquet needs: pip install 'fedtsd[parquet]'"
-    fails(tmp_path, line, path=str(tmp_path / "t.parquet"))
+    assert error_of(tmp_path, path=str(tmp_path / "t.parquet")) == line
 
 
 def test_a_broken_parquet_file_and_a_bad_row_in_a_good_one_are_named(tmp_path: Path) -> None:
@@ -307,7 +310,7 @@ def test_a_broken_parquet_file_and_a_bad_row_in_a_good_one_are_named(tmp_path: P
         _ = table(path=path).facts
     pd.DataFrame({"a": [1, np.inf], "y": ["no", "yes"]}).to_parquet(path)
     line = "T/t.parquet, row 2: column 'a' has inf, which is infinite or beyond float32" + CURE
-    fails(tmp_path, line, path=path)
+    assert error_of(tmp_path, path=path) == line
 
 
 @pytest.mark.parametrize(
