@@ -6,6 +6,8 @@ READY  := $(VENV)/.ready
 
 # Start-up of torch without cached bytecode takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
+# uv trusts its own certificates only; a proxy that inspects traffic has one the system knows.
+export UV_SYSTEM_CERTS := true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format figures bench clean lock
