@@ -1,21 +1,23 @@
 """Aggregation: new centres, cluster by cluster and layer by layer, from whoever shares them."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from fedtsd.messages import ClientReply, Reply
-from fedtsd.server import ServerState, Tensors
-
-WEIGHTINGS = ("samples", "uniform")
+from fedtsd.messages import Reply
+from fedtsd.server import ServerState
+from fedtsd.sums import WEIGHTINGS, Summing, Sums, summing_order, weight_of
 
 
 class Aggregation(Protocol):
     """Turns a round's replies into the next centres."""
+
+    @property
+    def sums(self) -> str | None:
+        """The weighting of sums that suffice to it; None if it must see each client's model."""
+        ...
 
     def update(self, server: ServerState, reply: Reply) -> ServerState:
         """Return the state with new centres; a cluster nobody reported to keeps its own."""
@@ -34,31 +36,26 @@ class WeightedMean:
                 f"weighting: must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}"
             )
 
+    @property
+    def sums(self) -> str | None:
+        return self.weighting
+
     def update(self, server: ServerState, reply: Reply) -> ServerState:
-        centres = []
-        for cluster, centre in enumerate(server.centres):
-            rows = [row for row in reply.rows if server.assignment[row.client] == cluster]
-            means = {name: self._mean(rows, name) for name in centre}
-            centres.append({name: _or(means[name], centre[name]) for name in centre})
+        sums = self._sums(server, reply) if reply.sums is None else reply.sums
+        centres = [
+            {name: _or(found.mean(name), tensor) for name, tensor in centre.items()}
+            for centre, found in zip(server.centres, sums, strict=True)
+        ]
         return dataclasses.replace(server, centres=tuple(centres))
 
-    def _mean(self, rows: Sequence[ClientReply], name: str) -> Tensor | None:
-        sharing = [row for row in rows if name in row.tensors]
-        if not sharing:
-            return None
-        weights = [float(row.num_examples) for row in sharing]
-        if self.weighting == "uniform":
-            weights = [1.0] * len(sharing)
-        return weighted_mean([row.tensors for row in sharing], weights, name)
-
-
-def weighted_mean(models: Sequence[Tensors], weights: Sequence[float], name: str) -> Tensor:
-    """Return the weighted mean of one tensor, summed in the order given, in float32."""
-    total = sum(weights)
-    mean = torch.zeros_like(models[0][name])
-    for model, weight in zip(models, weights, strict=True):
-        mean.add_(model[name], alpha=weight / total)
-    return mean
+    def _sums(self, server: ServerState, reply: Reply) -> tuple[Sums, ...]:
+        """Add up the models by the clusters as they are now, not as they were sent."""
+        sums = [Summing() for _ in server.centres]
+        for position in summing_order([row.num_examples for row in reply.rows]):
+            row = reply.rows[position]
+            weight = weight_of(row.num_examples, self.weighting)
+            sums[server.assignment[row.client]].add(row.tensors, weight)
+        return tuple(summing.result() for summing in sums)
 
 
 def _or(new: Tensor | None, old: Tensor) -> Tensor:

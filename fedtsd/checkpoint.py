@@ -7,17 +7,19 @@ the old file or the new one. A checksum over structure and tensors finds damage 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from fedtsd.errors import RunFolderError
 
-FORMAT = "fedtsd-checkpoint-1"
+FORMAT = "fedtsd-checkpoint-2"
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -26,7 +28,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     structure = json.dumps(_pack(state, tensors, {}))
     metadata = {"format": FORMAT, "structure": structure, "sha256": _digest(structure, tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(tensors, metadata))
+    with _replacing(path) as beside:
+        save_file(tensors, beside, metadata)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -51,10 +54,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers and kills see the old content or the new, nothing between."""
+    with _replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside `path` to write to; what is there at the end is moved to `path`."""
     beside = path.with_name(f".{path.name}.writing")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
+    yield beside
+    with beside.open("rb+") as file:
         os.fsync(file.fileno())
     beside.replace(path)
 
@@ -93,5 +102,5 @@ def _digest(structure: str, tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(structure.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().tobytes())
+        digest.update(tensors[name].numpy().data)
     return digest.hexdigest()

@@ -108,8 +108,16 @@ def key_of(resolved: Mapping[str, Any]) -> str:
     People's own files count by what they are, so that a run on changed data is another run.
     """
     kept = {key: value for key, value in resolved.items() if key not in IDLE_KEYS}
+    kept["engine"] = _without_workers(kept["engine"])
     files = sorted(files_of(kept).values())
     return digest([kept, files] if files else kept)
+
+
+def _without_workers(engine: Any) -> Any:
+    """Leave out how many processes share the work: results do not depend on it."""
+    if not isinstance(engine, Mapping):
+        return engine
+    return {key: _without_workers(value) for key, value in engine.items() if key != "workers"}
 
 
 def files_of(resolved: Mapping[str, Any]) -> dict[str, str]:

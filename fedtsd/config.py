@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fedtsd.aggregation import Aggregation
-from fedtsd.clients.engine import EngineSpec
+from fedtsd.clients.engine import EngineSpec, choose_device
 from fedtsd.clustering.policy import Clustering
 from fedtsd.data.dataset import Dataset, Facts
 from fedtsd.data.drift import Drift
@@ -15,7 +17,9 @@ from fedtsd.data.shift import Shift
 from fedtsd.messages import STAGES
 from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
+from fedtsd.precision import Precision
 from fedtsd.schema import convert
+from fedtsd.seeding import numpy_rng
 from fedtsd.similarity import Similarity
 from fedtsd.trackers.tracker import Tracker
 from fedtsd.training import Training
@@ -75,13 +79,15 @@ class DataPlace:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which stages are evaluated (the last one is served) and what to compare with.
+    """Which stages are evaluated (the last one is served), on whom, and what to compare with.
 
+    clients: how many clients are evaluated, the same ones in every round; None means all.
     local_run: the folder of a finished run of method=local on the same clients, or null.
     """
 
     stages: tuple[str, ...]
     tuning_epochs: int
+    clients: int | None
     local_run: str | None
 
     def __post_init__(self) -> None:
@@ -91,6 +97,15 @@ class Evaluation:
             )
         if self.tuning_epochs < 0:
             raise ValueError(f"tuning_epochs: must be at least 0, got {self.tuning_epochs}")
+        if self.clients is not None and self.clients < 1:
+            raise ValueError(f"clients: must be null or at least 1, got {self.clients}")
+
+    def choose(self, clients: np.ndarray, seed: int) -> np.ndarray:
+        """Return those of these client ids that are evaluated, sorted: the same in every round."""
+        if self.clients is None:
+            return clients
+        chosen = numpy_rng(seed, "evaluation").choice(clients, self.clients, replace=False)
+        return np.sort(chosen)
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,7 @@ class Config:
     evaluation: Evaluation
     cohort: Cohort
     data: DataPlace
+    precision: str
     seed: int
     severity: str
     rounds: int
@@ -132,6 +148,9 @@ class Config:
         if self.device not in DEVICES:
             raise ValueError(f"device: must be one of {', '.join(DEVICES)}, got {self.device!r}")
         self.tracker.check()
+        device = choose_device(self.device)
+        _under("engine", self.engine.check, device)
+        Precision(self.precision).check(device)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -163,6 +182,11 @@ class Config:
         if size is not None and not 1 <= size <= present:
             raise ValueError(
                 f"cohort.size: must be null or 1 to the {present} clients there are, got {size}"
+            )
+        if self.evaluation.clients is not None and self.evaluation.clients > present:
+            raise ValueError(
+                f"evaluation.clients: must be null or 1 to the {present} clients there are, got "
+                f"{self.evaluation.clients}"
             )
         if present < 1:
             raise ValueError(f"cohort.newcomers: leaves none of {num_clients} clients to train")

@@ -5,6 +5,8 @@ FedtsdError
 │   ├── ConfigError        a key or a value of the config
 │   ├── DataError          a data set: missing, broken, not reachable
 │   └── RunFolderError     a run folder: finished, missing, or a checkpoint that is damaged
+├── StorageError           a disk that is full
+├── EngineError            clients could not work: a process that ran them died
 └── ProtocolError          a reply that the channel refuses
     └── PrivacyError       a reply that holds something which must stay on the client
 
@@ -46,6 +48,14 @@ class DataError(InputError):
 
 class RunFolderError(InputError):
     """A run folder cannot be used as asked: finished, absent, or damaged."""
+
+
+class StorageError(FedtsdError):
+    """There is no space for what a run has to keep."""
+
+
+class EngineError(FedtsdError):
+    """Clients could not do their work; the message names them."""
 
 
 class ProtocolError(FedtsdError):

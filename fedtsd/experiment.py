@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from fedtsd.clients.engine import ClientSide
+from fedtsd.clients.engine import ClientSide, choose_device
 from fedtsd.config import Config
 from fedtsd.data.dataset import Arrays, Dataset, default_root
 from fedtsd.data.federation import Federation, build_federation
@@ -33,8 +32,9 @@ from fedtsd.messages import (
     Task,
     Train,
 )
-from fedtsd.models import Layer, initialise, layers_of
+from fedtsd.models import Layer, initialise, layers_of, tensors_of
 from fedtsd.observer import Observer
+from fedtsd.precision import Precision
 from fedtsd.records import (
     Evaluated,
     assignment_rows,
@@ -61,7 +61,7 @@ class RunState:
 
     round: int
     server: ServerState
-    clients: dict[int, dict[str, Tensor]]
+    clients: dict[str, Tensor]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as one literal."""
@@ -91,12 +91,13 @@ class Experiment:
 
     def run(
         self, folder: RunFolder, state: RunState, observers: Iterable[Observer] = ()
-    ) -> RunState:
-        """Run all rounds after `state` and return the last state. This is the loop."""
-        cfg = self.config
+    ) -> ServerState:
+        """Run all rounds after `state` and return the server's last state. This is the loop."""
+        cfg, server = self.config, state.server
         for r in range(state.round + 1, cfg.rounds + 1):
             started = time.perf_counter()
-            server = self.admit(state.server, r)
+            before = server
+            server = self.admit(server, r)
             request = self.train_request(server, r)
             reply = self.channel.exchange(request)  # clients work here
             server = self.measure(server, request, reply)
@@ -107,15 +108,15 @@ class Experiment:
             evaluation = None
             if r % cfg.eval_every == 0 or r == cfg.rounds:
                 evaluation = self.evaluate(server, r)
-            log_changes(state.server, server, r)
+            log_changes(before, server, r)
             seconds = time.perf_counter() - started
             row = write_round(folder, cfg, r, server, evaluation, traffic, seconds)
-            state = RunState(r, server, self.engine.state_dict())
             if r % cfg.checkpoint_every == 0 or r == cfg.rounds:
+                state = RunState(r, server, self.engine.state_dict())
                 folder.save_checkpoint(r, state.state_dict())
             for observer in observers:
                 observer.round(row)
-        return state
+        return server
 
     def admit(self, server: ServerState, round: int) -> ServerState:
         """Let newcomers in that are due, each to the cluster whose model fits its samples best."""
@@ -130,15 +131,14 @@ class Experiment:
         """Return by client id the cluster whose model has the lowest loss on its training data."""
         if len(server.centres) == 1:  # nothing to choose, nothing to send
             return dict.fromkeys(newcomers.tolist(), 0)
-        probe = Probe(server.centres, look)
-        rows = tuple(ClientRequest(c, {}, frozenset()) for c in newcomers.tolist())
-        reply = self.channel.exchange(Request(round, probe, rows))
+        rows = tuple(ClientRequest(c, 0, frozenset()) for c in newcomers.tolist())
+        reply = self.channel.exchange(Request(round, Probe(look), server.centres, rows))
         return {row.client: int(np.argmin(row.losses)) for row in reply.rows}
 
     def evaluate(self, server: ServerState, round: int) -> Evaluated:
-        """Ask every client how the model does that it would receive next, newcomers apart."""
+        """Ask clients how the model does that they would receive next, newcomers apart."""
         newcomers = np.flatnonzero(self.start.server.assignment == ABSENT)
-        others = np.setdiff1d(np.arange(server.num_clients), newcomers)
+        others = self.config.evaluation.choose(self.start.server.present, self.config.seed)
         reply = self.channel.exchange(self.evaluate_request(server, round, others))
         if not len(newcomers):
             return Evaluated(reply, None, server)
@@ -161,7 +161,10 @@ class Experiment:
         if cfg.reads_outputs:
             rng = numpy_rng(cfg.seed, "public samples", round)
             public = cfg.similarity.choose_public(server, self.num_public, rng)
-        return self.request(server, round, Train(cfg.training.phases, public), cohort)
+        # Sums lose who sent what: they do where no policy asks for that.
+        blind = not cfg.reads_outputs and not cfg.clustering.uses_updates
+        sums = cfg.aggregation.sums if blind else None
+        return self.request(server, round, Train(cfg.training.phases, public, sums), cohort)
 
     def evaluate_request(self, server: ServerState, round: int, clients: np.ndarray) -> Request:
         """Ask clients how the model does that they would receive next."""
@@ -176,14 +179,18 @@ class Experiment:
         """
         if (server.assignment[clients] == ABSENT).any():
             raise ValueError(f"round {round}: clients that have not joined cannot be asked")
-        rows = []
-        for client in clients.tolist():
-            kept = [layer for i, layer in enumerate(self.layers) if server.personal[client, i]]
-            personal = frozenset(name for layer in kept for name in layer.tensors)
-            centre = server.centres[server.assignment[client]]
-            shared = {name: tensor for name, tensor in centre.items() if name not in personal}
-            rows.append(ClientRequest(client, shared, personal))
-        return Request(round, task, tuple(rows))
+        sets, which = np.unique(server.personal[clients], axis=0, return_inverse=True)
+        personal = [self.tensors_in(kept) for kept in sets]
+        rows = tuple(
+            ClientRequest(client, int(server.assignment[client]), personal[kept])
+            for client, kept in zip(clients.tolist(), which.reshape(-1), strict=True)
+        )
+        return Request(round, task, server.centres, rows)
+
+    def tensors_in(self, layers: np.ndarray) -> frozenset[str]:
+        """Return the names of the tensors in some layers, bool [L]."""
+        chosen = zip(self.layers, layers, strict=True)
+        return frozenset(name for layer, kept in chosen if kept for name in layer.tensors)
 
     def measure(self, server: ServerState, request: Request, reply: Reply) -> ServerState:
         """Measure what the policies read of the clients' likeness, nothing more."""
@@ -202,13 +209,21 @@ def build(config: Config, federation: Federation) -> Experiment:
     model = config.model.build(federation.input_shape, federation.num_outputs)
     initialise(model, torch_rng(config.seed, "model"))
     layers = layers_of(model)
-    initial = {name: p.detach().clone() for name, p in model.named_parameters()}
+    initial = {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
     may_keep = config.personalization.may_keep(len(layers))
     keeps = frozenset(
         name for layer, kept in zip(layers, may_keep, strict=True) if kept for name in layer.tensors
     )
-    device = choose_device(config.device)
-    side = ClientSide(federation, model, keeps, config.training, config.seed, device)
+    side = ClientSide(
+        federation,
+        model,
+        keeps,
+        config.training,
+        config.seed,
+        choose_device(config.device),
+        Precision(config.precision),
+        config.cohort.size or federation.num_clients,
+    )
     engine = config.engine.build(side)
     shapes = {name: tensor.shape for name, tensor in initial.items()}
     channel = Channel(engine, shapes, NUM_BINS if federation.regression else federation.num_outputs)
@@ -265,11 +280,12 @@ def execute(
     for line in describe(config, federation, experiment.layers):
         log.info("%s", line)
     with ExitStack() as stack:
+        stack.callback(experiment.engine.close)
         for observer in observers:
             observer.start(state.round)
             stack.callback(observer.stop)
-        state = experiment.run(folder, state, observers)
-    write_similarity(folder, federation, state.server)
+        server = experiment.run(folder, state, observers)
+    write_similarity(folder, federation, server)
     folder.write_json("summary", summarise(folder.path, config, federation, experiment.layers))
 
 
@@ -298,10 +314,3 @@ def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) 
     )
     notes = [f"data: {note}" for note in federation.notes]
     return [first, f"skew: {skew_of(federation).in_words(federation.regression)}", *notes]
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device; `auto` takes CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

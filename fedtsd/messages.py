@@ -1,8 +1,9 @@
 """Everything that crosses between server and clients, and the one door it crosses through.
 
-A `Request` holds one row per client, a `Reply` one row per client that answered; both are plain
-data, so that an engine may as well send each row over a network. `Channel.exchange` checks every
-reply against its request and counts the bytes of every tensor in both directions.
+A `Request` holds the models to send and one row per client, a `Reply` one row per client that
+answered; both are plain data, so that an engine may as well send each row over a network.
+`Channel.exchange` checks every reply against its request and counts the bytes of every tensor in
+both directions.
 
 Shapes: N clients, C cohort, B public samples of a round, Y classes.
 """
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fedtsd.errors import PrivacyError, ProtocolError
 from fedtsd.server import Tensors
+from fedtsd.sums import Sums, weight_of
 from fedtsd.training import Phase
 
 STAGES = ("personalized", "tuned")
@@ -27,19 +29,28 @@ that model after local epochs on the client's training data. The last one asked 
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """What one client receives: the shared layers of its cluster, and what to keep to itself."""
+    """What one client is told.
+
+    model: which of the request's models it receives; a `Probe` sends all of them to everybody.
+    personal: the tensors that stay with the client: it is not sent them, and keeps its own.
+    """
 
     client: int
-    tensors: Tensors
+    model: int
     personal: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train in these phases; then run these public samples (indices [B]) and send the outputs."""
+    """Train in these phases; then run these public samples (indices [B]) and send the outputs.
+
+    sums: None, or the weighting (`fedtsd.sums`) by which the trained models are added up on their
+    way, so that the server meets only one sum per model that it sent.
+    """
 
     phases: tuple[Phase, ...]
     public: Tensor | None
+    sums: str | None
 
 
 @dataclass(frozen=True)
@@ -52,12 +63,11 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Probe:
-    """Try these models, one per cluster, and send the loss of each on your own training samples.
+    """Try all models of the request and send the loss of each on your own training samples.
 
     look: whether this is only the simulation's look, like an evaluation, and no traffic.
     """
 
-    models: tuple[Tensors, ...]
     look: bool
 
 
@@ -66,16 +76,25 @@ Task = Train | Evaluate | Probe
 
 @dataclass(frozen=True)
 class Request:
-    """One exchange with a cohort of C clients."""
+    """One exchange with a cohort of C clients.
+
+    models: what the server sends, one per cluster.
+    """
 
     round: int
     task: Task
+    models: tuple[Tensors, ...]
     rows: tuple[ClientRequest, ...]
 
     @property
     def clients(self) -> tuple[int, ...]:
         """The ids of the cohort."""
         return tuple(row.client for row in self.rows)
+
+    def sent(self, row: ClientRequest) -> dict[str, Tensor]:
+        """Return what a client is sent of its model: all that it does not keep to itself."""
+        model = self.models[row.model]
+        return {name: tensor for name, tensor in model.items() if name not in row.personal}
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class Evaluation:
 class ClientReply:
     """What one client sends back.
 
-    tensors: its trained shared layers; empty after an evaluation.
+    tensors: its trained shared layers; empty after an evaluation, and where they were summed.
     num_examples: the size of its training data, its weight in the mean.
     num_samples: training samples processed, all epochs counted.
     seconds: how long the client worked.
@@ -117,10 +136,14 @@ class ClientReply:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answers to a request, in its order."""
+    """The answers to a request, in its order.
+
+    sums: one per model of the request, of the clients that were sent it, if sums were asked for.
+    """
 
     round: int
     rows: tuple[ClientReply, ...]
+    sums: tuple[Sums, ...] | None = None
 
 
 class Engine(Protocol):
@@ -130,12 +153,18 @@ class Engine(Protocol):
         """Let every client of the request do its task."""
         ...
 
-    def state_dict(self) -> dict[int, dict[str, Tensor]]:
-        """Return what clients keep between rounds: personal layers by client id."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what clients keep between rounds: `client`, the ids int64 [n] of those that keep
+        anything, sorted, and by name each tensor that may be personal, of all of them [n, ...].
+        """
         ...
 
-    def load_state_dict(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` returned."""
+        ...
+
+    def close(self) -> None:
+        """End whatever the engine has started; it cannot be used afterwards."""
         ...
 
 
@@ -229,7 +258,7 @@ class Channel:
     def _count(self, request: Request, reply: Reply) -> None:
         clients, sizes = [], defaultdict[tuple[str, str], list[int]](list)
         for asked, row in zip(request.rows, reply.rows, strict=True):
-            up, down = _sent(row), _received(request.task, asked)
+            up, down = _sent(request, asked, row), _received(request, asked)
             for direction, crossed in (("up", up), ("down", down)):
                 for item, num_bytes in crossed.items():
                     sizes[direction, item].append(num_bytes)
@@ -246,33 +275,58 @@ class Channel:
         if answered != request.clients:
             raise ProtocolError(f"clients {request.clients} were asked, {answered} answered")
         for asked, row in zip(request.rows, reply.rows, strict=True):
-            where = f"round {request.round}, client {row.client}"
-            self._check_tensors(request.task, asked, row, where)
-            self._check_outputs(request.task, row, where)
-            _check_losses(request.task, row, where)
+            where = place_of(request, row.client)
             if row.num_examples < 1:
                 raise ProtocolError(f"{where}: num_examples is {row.num_examples}, must be >= 1")
+            self._check_tensors(request, asked, row, where)
+            self._check_outputs(request.task, row, where)
+            _check_losses(request, row, where)
+        asked_for = request.task.sums if isinstance(request.task, Train) else None
+        if (reply.sums is None) != (asked_for is None):
+            raise ProtocolError(f"round {request.round}: sums of models were not as asked for")
+        if reply.sums is not None and asked_for is not None:
+            self._check_sums(request, reply, reply.sums, asked_for)
 
     def _check_tensors(
-        self, task: Task, asked: ClientRequest, row: ClientReply, where: str
+        self, request: Request, asked: ClientRequest, row: ClientReply, where: str
     ) -> None:
         if leaked := sorted(asked.personal & row.tensors.keys()):
             raise PrivacyError(f"{where}: personal tensors in the reply: {', '.join(leaked)}")
-        expected = asked.tensors.keys() if isinstance(task, Train) else set()
+        expected = set()
+        if isinstance(request.task, Train) and request.task.sums is None:
+            expected = self._shapes.keys() - asked.personal
         if row.tensors.keys() != expected:
             odd = sorted(row.tensors.keys() ^ expected)
             raise ProtocolError(f"{where}: not the tensors that were asked for: {', '.join(odd)}")
         for name, tensor in row.tensors.items():
-            if tensor.shape != self._shapes[name] or tensor.dtype != torch.float32:
-                raise ProtocolError(
-                    f"{where}: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
-                    f"must be torch.float32 {tuple(self._shapes[name])}"
-                )
-            if not torch.isfinite(tensor).all():
-                raise ProtocolError(
-                    f"{where}: {name} has NaN or infinite values; training diverged, "
-                    "try a smaller training.lr"
-                )
+            self._check_tensor(name, tensor, torch.float32, where)
+
+    def _check_tensor(self, name: str, tensor: Tensor, dtype: torch.dtype, where: str) -> None:
+        if tensor.shape != self._shapes[name] or tensor.dtype != dtype:
+            raise ProtocolError(
+                f"{where}: {name} is {tensor.dtype} {tuple(tensor.shape)}, "
+                f"must be {dtype} {tuple(self._shapes[name])}"
+            )
+        check_finite({name: tensor}, where)
+
+    def _check_sums(
+        self, request: Request, reply: Reply, sums: tuple[Sums, ...], weighting: str
+    ) -> None:
+        """Check that just those who share a tensor are in its sum, each with its weight."""
+        if len(sums) != len(request.models):
+            raise ProtocolError(f"{len(request.models)} sums were asked for, got {len(sums)}")
+        expected: list[dict[str, float]] = [defaultdict(float) for _ in sums]
+        for asked, row in zip(request.rows, reply.rows, strict=True):
+            for name in self._shapes.keys() - asked.personal:
+                expected[asked.model][name] += weight_of(row.num_examples, weighting)
+        for model, (found, weights) in enumerate(zip(sums, expected, strict=True)):
+            where = f"round {request.round}, sum {model}"
+            if leaked := sorted(found.weights.keys() - weights.keys()):
+                raise PrivacyError(f"{where}: tensors that nobody shares: {', '.join(leaked)}")
+            if found.weights != weights or found.tensors.keys() != weights.keys():
+                raise ProtocolError(f"{where}: is not of the clients that were asked")
+            for name, tensor in found.tensors.items():
+                self._check_tensor(name, tensor, torch.float64, where)
 
     def _check_outputs(self, task: Task, row: ClientReply, where: str) -> None:
         public = task.public if isinstance(task, Train) else None
@@ -285,9 +339,26 @@ class Channel:
             raise ProtocolError(f"{where}: outputs must be finite and of shape {shape}")
 
 
-def _sent(row: ClientReply) -> dict[str, int]:
-    """Return the bytes of everything in a reply, by name."""
-    sizes = {name: _num_bytes(tensor) for name, tensor in row.tensors.items()}
+def place_of(request: Request, client: int) -> str:
+    """Return the words by which errors say where they happened."""
+    return f"round {request.round}, client {client}"
+
+
+def check_finite(tensors: Tensors, where: str) -> None:
+    """Raise ProtocolError if training has diverged."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ProtocolError(
+                f"{where}: {name} has NaN or infinite values; training diverged, "
+                "try a smaller training.lr"
+            )
+
+
+def _sent(request: Request, asked: ClientRequest, row: ClientReply) -> dict[str, int]:
+    """Return the bytes of everything that a client sends, by name."""
+    # Where models are summed on their way, each client sent its own all the same.
+    trained = request.sent(asked) if isinstance(request.task, Train) else row.tensors
+    sizes = {name: _num_bytes(tensor) for name, tensor in trained.items()}
     if row.outputs is not None:
         sizes[SENT_OUTPUTS] = _num_bytes(row.outputs)
     if row.losses:
@@ -295,20 +366,21 @@ def _sent(row: ClientReply) -> dict[str, int]:
     return sizes
 
 
-def _received(task: Task, asked: ClientRequest) -> dict[str, int]:
+def _received(request: Request, asked: ClientRequest) -> dict[str, int]:
     """Return the bytes of everything that one client is sent, by name."""
-    sizes = {name: _num_bytes(tensor) for name, tensor in asked.tensors.items()}
+    task = request.task
+    models = request.models if isinstance(task, Probe) else (request.sent(asked),)
+    sizes: dict[str, int] = {}
+    for model in models:
+        for name, tensor in model.items():
+            sizes[name] = sizes.get(name, 0) + _num_bytes(tensor)
     if isinstance(task, Train) and task.public is not None:
         sizes[SENT_PUBLIC] = _num_bytes(task.public)
-    if isinstance(task, Probe):
-        for model in task.models:
-            for name, tensor in model.items():
-                sizes[name] = sizes.get(name, 0) + _num_bytes(tensor)
     return sizes
 
 
-def _check_losses(task: Task, row: ClientReply, where: str) -> None:
-    expected = len(task.models) if isinstance(task, Probe) else 0
+def _check_losses(request: Request, row: ClientReply, where: str) -> None:
+    expected = len(request.models) if isinstance(request.task, Probe) else 0
     if len(row.losses) != expected or not all(map(math.isfinite, row.losses)):
         raise ProtocolError(f"{where}: {expected} finite losses were asked for, got {row.losses}")
 

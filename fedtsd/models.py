@@ -8,13 +8,17 @@ Shapes: B batch, Y classes.
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-NORMALISATION = (nn.GroupNorm, nn.LayerNorm)
+NORMALISATION = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+NORMS = ("group", "batch")
 
 
 class ModelSpec(Protocol):
@@ -25,15 +29,67 @@ class ModelSpec(Protocol):
         ...
 
 
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) whose mask is an input, like the batch.
+
+    mask: float32 [B, width], 0 where a feature is dropped and 1 / (1 - rate) where it stays. It is
+    set before each training step (`fedtsd.clients.dropout`), so that the draw is the client's own
+    and the same whoever computes the step.
+    """
+
+    mask: Tensor
+
+    def __init__(self, rate: float, width: int) -> None:
+        super().__init__()
+        self.rate = rate
+        self.width = width
+        self.register_buffer("mask", torch.empty(0, width), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, width] to the same. Raises RuntimeError if no mask was set for the batch."""
+        if not self.training:
+            return x
+        if self.mask.shape != x.shape:
+            raise RuntimeError(f"the mask is {tuple(self.mask.shape)}, the batch {tuple(x.shape)}")
+        return x * self.mask.to(x.dtype)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation (Ioffe and Szegedy 2015) that also trains where a batch tells nothing.
+
+    One value per channel (one sample with maps of 1 x 1) has no variance: such a batch is
+    normalised by the running statistics, as in evaluation, and leaves them as they are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, channels, H, W] to the same."""
+        counts = x.numel() > x.shape[1]
+        return nn.functional.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training and counts,
+            self.momentum or 0.0,
+            self.eps,
+        )
+
+
 @dataclass(frozen=True)
 class Mlp:
-    """A multilayer perceptron with ReLU; `hidden` gives the width of each hidden layer."""
+    """A multilayer perceptron with ReLU; `hidden` gives the width of each hidden layer.
+
+    dropout: the share of features that is dropped before the last layer.
+    """
 
     hidden: tuple[int, ...]
+    dropout: float
 
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden: widths must be at least 1, got {list(self.hidden)}")
+        _check_rate(self.dropout)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
         net: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
@@ -42,6 +98,7 @@ class Mlp:
             net[f"fc{i}"] = nn.Linear(width, next_width)
             net[f"relu{i}"] = nn.ReLU()
             width = next_width
+        net.update(_dropout(self.dropout, width))
         net[f"fc{len(self.hidden) + 1}"] = nn.Linear(width, num_classes)
         return nn.Sequential(net)
 
@@ -51,7 +108,14 @@ class LeNet:
     """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling: two convolutions, three dense layers.
 
     Both convolutions are padded by 2, so that images from 8 x 8 pixels on fit.
+
+    dropout: the share of features that is dropped before the last layer.
     """
+
+    dropout: float
+
+    def __post_init__(self) -> None:
+        _check_rate(self.dropout)
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
         features = _conv_features(input_shape, "LeNet", (6, 16))
@@ -64,6 +128,7 @@ class LeNet:
                 relu3=nn.ReLU(),
                 fc2=nn.Linear(120, 84),
                 relu4=nn.ReLU(),
+                **_dropout(self.dropout, 84),
                 fc3=nn.Linear(84, num_classes),
             )
         )
@@ -73,11 +138,22 @@ class LeNet:
 class FedAvgCnn:
     """The CNN of the FedAvg paper (McMahan et al. 2017): 5x5 convolutions 32 and 64, dense 512.
 
-    Padded by 2 like the original; 28 x 28 x 1 inputs and 10 classes give 1,663,370 parameters.
+    With `padding` 2, as in the original, 28 x 28 x 1 inputs and 10 classes give 1,663,370
+    parameters; with 0, as in many later papers, 582,026.
+
+    dropout: the share of features that is dropped before the last layer.
     """
 
+    padding: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.padding <= 2:
+            raise ValueError(f"padding: must be 0, 1 or 2, got {self.padding}")
+        _check_rate(self.dropout)
+
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-        features = _conv_features(input_shape, "FedAvgCnn", (32, 64))
+        features = _conv_features(input_shape, "FedAvgCnn", (32, 64), self.padding)
         width = _flat_width(features, input_shape)
         return nn.Sequential(
             OrderedDict(
@@ -85,20 +161,26 @@ class FedAvgCnn:
                 flatten=nn.Flatten(),
                 fc1=nn.Linear(width, 512),
                 relu3=nn.ReLU(),
+                **_dropout(self.dropout, 512),
                 fc2=nn.Linear(512, num_classes),
             )
         )
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with GroupNorm and a shortcut (He et al. 2016; Wu and He 2018)."""
+    """Two 3x3 convolutions, each normalised, and a shortcut (He et al. 2016).
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, groups: int) -> None:
+    norm: makes the normalisation of so many channels.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: int, norm: Callable[[int], nn.Module]
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(groups, channels_out)
+        self.norm1 = norm(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(groups, channels_out)
+        self.norm2 = norm(channels_out)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
@@ -112,12 +194,19 @@ class ResidualBlock(nn.Module):
 
 @dataclass(frozen=True)
 class ResNet8:
-    """ResNet-8 with GroupNorm: a stem, three residual blocks of growing width, a dense head."""
+    """ResNet-8: a stem, three residual blocks of growing width, a dense head.
+
+    norm: `group` (GroupNorm, Wu and He 2018: `groups` groups) or `batch` (BatchNorm, whose running
+    statistics are averaged, sent and kept like parameters).
+    """
 
     width: int
     groups: int
+    norm: str
 
     def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"norm: must be one of {', '.join(NORMS)}, got {self.norm!r}")
         if self.width < 1 or self.groups < 1 or self.width % self.groups:
             raise ValueError(
                 f"width: must be a positive multiple of groups ({self.groups}), got {self.width}"
@@ -125,20 +214,23 @@ class ResNet8:
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
         channels, *_ = _image_shape(input_shape, "ResNet8", smallest=4)
-        w, g = self.width, self.groups
+        w, norm = self.width, self._norm
         return nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(channels, w, 3, padding=1, bias=False),
-                norm=nn.GroupNorm(g, w),
+                norm=norm(w),
                 relu=nn.ReLU(),
-                block1=ResidualBlock(w, w, 1, g),
-                block2=ResidualBlock(w, 2 * w, 2, g),
-                block3=ResidualBlock(2 * w, 4 * w, 2, g),
+                block1=ResidualBlock(w, w, 1, norm),
+                block2=ResidualBlock(w, 2 * w, 2, norm),
+                block3=ResidualBlock(2 * w, 4 * w, 2, norm),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),
                 fc=nn.Linear(4 * w, num_classes),
             )
         )
+
+    def _norm(self, channels: int) -> nn.Module:
+        return BatchNorm(channels) if self.norm == "batch" else nn.GroupNorm(self.groups, channels)
 
 
 @dataclass(frozen=True)
@@ -149,17 +241,21 @@ class Layer:
     tensors: tuple[str, ...]
 
 
-def layers_of(model: nn.Sequential) -> tuple[Layer, ...]:
-    """Return the L ordered layers of a model, input first.
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return what of a model can be sent, kept and averaged, by its state-dict name.
 
-    Raises ValueError for buffers (BatchNorm's running statistics): they are neither trained nor
-    averaged by any method here, and taking them from one client would be silently wrong.
+    Parameters, and the buffers that hold numbers (BatchNorm's running statistics, not its counter
+    of batches). The tensors are the model's own: they change as it trains.
     """
+    found = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+
+
+def layers_of(model: nn.Sequential) -> tuple[Layer, ...]:
+    """Return the L ordered layers of a model, input first."""
     layers: list[Layer] = []
     for name, child in model.named_children():
-        if any(True for _ in child.buffers()):
-            raise ValueError(f"layer {name} has buffers (BatchNorm?); use GroupNorm or LayerNorm")
-        tensors = tuple(f"{name}.{key}" for key, _ in child.named_parameters())
+        tensors = tuple(f"{name}.{key}" for key in tensors_of(child))
         if not tensors:
             continue
         if isinstance(child, NORMALISATION) and layers:
@@ -189,17 +285,27 @@ def initialise(model: nn.Module, rng: torch.Generator) -> None:
             raise ValueError(f"no initialisation is known for {type(module).__name__}")
 
 
+def _dropout(rate: float, width: int) -> dict[str, nn.Module]:
+    """Nothing where nothing is dropped, so that such a model is what it was without dropout."""
+    return {"dropout": Dropout(rate, width)} if rate else {}
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout: must be in [0, 1), got {rate}")
+
+
 def _conv_features(
-    input_shape: tuple[int, ...], model: str, channels: tuple[int, int]
+    input_shape: tuple[int, ...], model: str, channels: tuple[int, int], padding: int = 2
 ) -> OrderedDict[str, nn.Module]:
-    """Two padded 5x5 convolutions, each with ReLU and 2x2 max pooling."""
-    colours, *_ = _image_shape(input_shape, model, smallest=4)
+    """Two 5x5 convolutions, padded by 0 to 2, each with ReLU and 2x2 max pooling."""
+    colours, *_ = _image_shape(input_shape, model, smallest=16 - 6 * padding)
     first, second = channels
     return OrderedDict(
-        conv1=nn.Conv2d(colours, first, 5, padding=2),
+        conv1=nn.Conv2d(colours, first, 5, padding=padding),
         relu1=nn.ReLU(),
         pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(first, second, 5, padding=2),
+        conv2=nn.Conv2d(first, second, 5, padding=padding),
         relu2=nn.ReLU(),
         pool2=nn.MaxPool2d(2),
     )

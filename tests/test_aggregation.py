@@ -7,6 +7,7 @@ import torch
 from fedtsd.aggregation import WeightedMean
 from fedtsd.messages import ClientReply, Reply
 from fedtsd.server import start_state
+from fedtsd.sums import Sums
 
 
 def reply(*rows: tuple[int, dict[str, float], int]) -> Reply:
@@ -67,6 +68,13 @@ def test_clusters_do_not_mix_and_ids_are_not_positions() -> None:
 def test_a_cluster_nobody_reported_to_keeps_its_centre() -> None:
     new = WeightedMean("samples").update(server([0, 1]), reply((0, {"body": 1, "head": 1}, 5)))
     assert values(new)[1] == {"body": 100.0, "head": 200.0}
+
+
+def test_sums_taken_on_the_way_give_the_same_mean() -> None:
+    sums = Sums({"body": torch.tensor([80.0], dtype=torch.float64)}, {"body": 40.0})
+    summed = Reply(1, reply((0, {}, 30), (1, {}, 10)).rows, (sums,))
+    new = WeightedMean("samples").update(server([0, 0]), summed)
+    assert values(new) == [{"body": 2.0, "head": 200.0}]  # nobody shared a head
 
 
 def test_the_old_state_is_untouched() -> None:

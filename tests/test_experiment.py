@@ -43,9 +43,14 @@ def test_fedavg_is_the_mean_by_hand(config, toy, tmp_path) -> None:
     federation = toy(4)
     experiment = build(cfg, federation)
     request = experiment.train_request(experiment.start.server, 1)
-    reply = experiment.channel.exchange(request)
+    each = dataclasses.replace(request, task=dataclasses.replace(request.task, sums=None))
+    reply = experiment.channel.exchange(each)
     sizes = [len(c.train) for c in federation.clients]
     new = cfg.aggregation.update(experiment.start.server, reply).centres[0]
+    summed = experiment.channel.exchange(request)
+    experiment.engine.close()
+    for name, tensor in cfg.aggregation.update(experiment.start.server, summed).centres[0].items():
+        assert torch.equal(tensor, new[name])
     for name, tensor in new.items():
         stacked = torch.stack([row.tensors[name] for row in reply.rows])
         mean = np.average(stacked.numpy(), axis=0, weights=sizes)
@@ -219,3 +224,23 @@ def test_every_method_resumes_over_several_checkpoints(method: str, config, toy,
     run_toy(cfg, toy(4), tmp_path / "parts")
     ends = [RunFolder(tmp_path / w).load_checkpoint() for w in ("whole", "parts")]
     assert bits(ends[0]) == bits(ends[1])
+
+
+def test_a_sample_of_clients_can_be_evaluated(config, toy, tmp_path) -> None:
+    for clients in ("null", "2"):
+        cfg = config("method=fedper", "rounds=3", f"evaluation.clients={clients}", *SMALL)
+        run_toy(cfg, toy(4), tmp_path / clients)
+    everybody, some = (table(tmp_path / name, "clients") for name in ("null", "2"))
+    chosen = sorted(some["client"].unique())
+    assert len(chosen) == 2
+    # The same ones in every round, and they do as they would have done among all.
+    same = everybody[everybody["client"].isin(chosen)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, same, check_exact=True)
+
+
+def test_models_are_summed_on_their_way_where_no_policy_reads_them(config, toy) -> None:
+    for method, sums in (("fedavg", "samples"), ("fedper", "samples"), ("fedtsdp", None)):
+        experiment = build(config(f"method={method}", *SMALL), toy(4))
+        request = experiment.train_request(experiment.start.server, 1)
+        experiment.engine.close()
+        assert request.task.sums == sums

@@ -18,6 +18,7 @@ from fedtsd.messages import (
     Traffic,
     Train,
 )
+from fedtsd.sums import Sums
 from fedtsd.training import Phase
 
 BODY, HEAD = torch.ones(2, 3), torch.ones(4)
@@ -36,9 +37,9 @@ class Scripted:
         return self.reply
 
 
-def request(public=None) -> Request:
-    row = ClientRequest(7, {"body": BODY}, frozenset({"head"}))
-    return Request(3, Train((PHASE,), public), (row,))
+def request(public=None, sums: str | None = None) -> Request:
+    row = ClientRequest(7, 0, frozenset({"head"}))
+    return Request(3, Train((PHASE,), public, sums), ({"body": BODY, "head": HEAD},), (row,))
 
 
 def good(**changes) -> ClientReply:
@@ -78,7 +79,8 @@ def test_drain_starts_again_from_nothing() -> None:
 def test_evaluation_is_not_traffic() -> None:
     row = request().rows[0]
     channel = Channel(Scripted(Reply(3, (good(tensors={}),))), SHAPES, 5)
-    channel.exchange(Request(3, Evaluate(("personalized",), PHASE), (row,)))
+    ask = Evaluate(("personalized",), PHASE)
+    channel.exchange(Request(3, ask, request().models, (row,)))
     assert channel.drain() == Traffic()
 
 
@@ -115,3 +117,57 @@ def test_wrong_outputs_are_refused(outputs) -> None:
 def test_a_stale_round_is_refused() -> None:
     with pytest.raises(ProtocolError, match="round 2 came in round 3"):
         exchange(good(), round=2)
+
+
+def test_what_a_client_is_sent_leaves_out_what_it_keeps() -> None:
+    asked = request()
+    assert asked.sent(asked.rows[0]).keys() == {"body"}
+
+
+def summed(sums: tuple[Sums, ...] | None, weighting: str = "samples") -> Traffic:
+    reply = Reply(3, (good(tensors={}),), sums)
+    channel = Channel(Scripted(reply), SHAPES, num_classes=5)
+    channel.exchange(request(sums=weighting))
+    return channel.drain()
+
+
+def of_body(weight: float = 10.0) -> Sums:
+    return Sums({"body": BODY.double() * 20}, {"body": weight})
+
+
+def test_what_clients_sent_into_a_sum_is_counted_as_theirs() -> None:
+    assert summed((of_body(),)).clients == (ClientTraffic(7, 24, 24, 20, 0.0),)
+
+
+def test_a_sum_is_weighted_as_asked() -> None:
+    assert summed((of_body(1.0),), "uniform").bytes_up == 24
+    with pytest.raises(ProtocolError, match="sum 0: is not of the clients that were asked"):
+        summed((of_body(1.0),), "samples")
+
+
+def test_a_sum_with_personal_layers_is_refused() -> None:
+    leaked = Sums({"body": BODY.double(), "head": HEAD.double()}, {"body": 10.0, "head": 10.0})
+    with pytest.raises(PrivacyError, match="sum 0: tensors that nobody shares: head"):
+        summed((leaked,))
+
+
+@pytest.mark.parametrize(
+    ("sums", "message"),
+    [
+        (None, "sums of models were not as asked for"),
+        ((), "1 sums were asked for, got 0"),
+        ((Sums({}, {}),), "not of the clients"),
+        ((Sums({"body": BODY}, {"body": 10.0}),), "torch.float32"),
+        ((Sums({"body": BODY.double()[:1]}, {"body": 10.0}),), r"\(1, 3\)"),
+        ((Sums({"body": BODY.double() * float("nan")}, {"body": 10.0}),), "NaN"),
+    ],
+)
+def test_a_wrong_sum_is_refused(sums, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        summed(sums)
+
+
+def test_sums_nobody_asked_for_are_refused() -> None:
+    channel = Channel(Scripted(Reply(3, (good(),), (of_body(),))), SHAPES, num_classes=5)
+    with pytest.raises(ProtocolError, match="sums of models were not as asked for"):
+        channel.exchange(request())

@@ -1,15 +1,14 @@
-"""What every engine is built from, and the model of one client."""
+"""What every engine is built from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedtsd.data.federation import Federation
 from fedtsd.messages import Engine
-from fedtsd.server import Tensors
+from fedtsd.precision import Precision
 from fedtsd.training import Training
 
 
@@ -17,49 +16,35 @@ from fedtsd.training import Training
 class ClientSide:
     """All that is on the clients' side when a run starts.
 
-    model: the network, with the initial parameters that every client starts from.
+    model: the network, with the initial tensors that every client starts from.
     keeps: the tensors that may be personal; clients store these after training.
+    cohort_size: how many clients train in a round.
     """
 
     federation: Federation
-    model: nn.Module
+    model: nn.Sequential
     keeps: frozenset[str]
     training: Training
     seed: int
     device: torch.device
+    precision: Precision
+    cohort_size: int
 
 
 class EngineSpec(Protocol):
     """What `conf/engine/*.yaml` describes."""
+
+    def check(self, device: torch.device) -> None:
+        """Raise ValueError naming the field if the engine cannot run on the device."""
+        ...
 
     def build(self, side: ClientSide) -> Engine:
         """Start the engine."""
         ...
 
 
-class ClientStore:
-    """The tensors each client keeps to itself between rounds; on the CPU, never changed in place.
-
-    A client that has not trained yet keeps the initial model.
-    """
-
-    def __init__(self, initial: Tensors, keeps: frozenset[str]) -> None:
-        self._initial = {name: initial[name].detach().cpu().clone() for name in sorted(keeps)}
-        self._kept: dict[int, dict[str, Tensor]] = {}
-
-    def get(self, client: int) -> Tensors:
-        """Return what the client keeps."""
-        return self._kept.get(client, self._initial)
-
-    def put(self, client: int, model: Tensors) -> None:
-        """Keep the client's tensors of `model` that may be personal."""
-        if self._initial:
-            self._kept[client] = {name: model[name] for name in self._initial}
-
-    def state_dict(self) -> dict[int, dict[str, Tensor]]:
-        """Return all kept tensors; the dictionaries are copies, the tensors are shared."""
-        return {client: dict(kept) for client, kept in sorted(self._kept.items())}
-
-    def load_state_dict(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
-        """Take back what `state_dict` returned."""
-        self._kept = {int(client): dict(kept) for client, kept in state.items()}
+def choose_device(name: str) -> torch.device:
+    """Return the device; `auto` takes CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

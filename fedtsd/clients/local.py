@@ -1,12 +1,14 @@
 """One client: its local training, its outputs and its evaluation, in plain PyTorch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from fedtsd.clients.dropout import Masks
 from fedtsd.data.holdings import ClientData, Split
 from fedtsd.messages import Evaluation
+from fedtsd.precision import Precision
 from fedtsd.training import BIN_REACH, BIN_WIDTH, NUM_BINS, Phase, Training
 
 CHUNK = 1024
@@ -20,12 +22,14 @@ def train(
     personal: frozenset[str],
     training: Training,
     rng: torch.Generator,
+    precision: Precision,
 ) -> int:
     """Train `model` in place through all phases; return the number of samples processed.
 
     Each phase starts a fresh SGD with momentum, as clients keep no optimiser between rounds.
     """
     model.train()
+    masks = Masks(model, rng)
     received = {name: p.detach().clone() for name, p in model.named_parameters()}
     processed = 0
     for phase in phases:
@@ -47,10 +51,12 @@ def train(
         for _ in range(phase.epochs):
             for inputs, labels in batches(split, training.batch_size, rng):
                 optimizer.zero_grad()
-                loss = loss_of(model(inputs), labels)
-                if phase.proximal:
-                    loss = loss + phase.proximal / 2 * _squared_distance(moving, received)
-                torch.autograd.backward(loss)
+                masks.set(len(labels))
+                with precision.autocast(inputs.device):
+                    loss = loss_of(model(inputs), labels)
+                    if phase.proximal:
+                        loss = loss + phase.proximal / 2 * _squared_distance(moving, received)
+                    torch.autograd.backward(loss)
                 if training.max_grad_norm is not None:
                     nn.utils.clip_grad_norm_(moving.values(), training.max_grad_norm)
                 optimizer.step()
@@ -73,19 +79,29 @@ def predict(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def public_outputs(model: nn.Module, inputs: Tensor, regression: bool) -> Tensor:
-    """Return what a client tells of its outputs on public samples, on the CPU.
+    """Return what a client tells of its outputs on public samples, on the CPU."""
+    return probabilities(predict(model, inputs), regression).cpu()
 
-    Softmax outputs [B, Y]; in regression, probabilities of bins [B, NUM_BINS].
-    """
-    outputs = predict(model, inputs)
-    return (bin_probabilities(outputs) if regression else torch.softmax(outputs, dim=1)).cpu()
+
+def probabilities(outputs: Tensor, regression: bool) -> Tensor:
+    """Return the softmax [B, Y] of logits [B, Y]; in regression, bins [B, NUM_BINS] of values."""
+    return bin_probabilities(outputs) if regression else torch.softmax(outputs, dim=1)
 
 
 def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy; where labels are values to predict, the mean squared error."""
+    return _loss(outputs, labels, "mean")
+
+
+def losses_of(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss of each sample [B]."""
+    return _loss(outputs, labels, "none")
+
+
+def _loss(outputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
     if labels.is_floating_point():
-        return nn.functional.mse_loss(outputs.squeeze(1), labels)
-    return nn.functional.cross_entropy(outputs, labels)
+        return nn.functional.mse_loss(outputs.squeeze(1), labels, reduction=reduction)
+    return nn.functional.cross_entropy(outputs, labels, reduction=reduction)
 
 
 def bin_probabilities(values: Tensor) -> Tensor:
@@ -107,12 +123,25 @@ def mean_loss(model: nn.Module, split: Split) -> float:
 
 def evaluate(model: nn.Module, data: ClientData, stage: str) -> list[Evaluation]:
     """Return one evaluation for each of the splits val and test that has samples."""
+    splits = evaluated_splits(data)
+    outputs = {name: predict(model, split.inputs) for name, split in splits.items()}
+    return evaluations_of(outputs, splits, stage)
+
+
+def evaluated_splits(data: ClientData) -> dict[str, Split]:
+    """Return those of the splits val and test that have samples."""
+    splits = {"val": data.val, "test": data.test}
+    return {name: split for name, split in splits.items() if len(split)}
+
+
+def evaluations_of(
+    outputs: Mapping[str, Tensor], splits: Mapping[str, Split], stage: str
+) -> list[Evaluation]:
+    """Return the evaluation of each split from a model's outputs on it."""
     found = []
-    for name, split in (("val", data.val), ("test", data.test)):
-        if not len(split):
-            continue
-        outputs = predict(model, split.inputs)
-        scores = {**scores_of(outputs, split), "loss": loss_of(outputs, split.labels).item()}
+    for name, split in splits.items():
+        loss = loss_of(outputs[name], split.labels).item()
+        scores = {**scores_of(outputs[name], split), "loss": loss}
         found.append(Evaluation(stage, name, scores, len(split)))
     return found
 

@@ -2,26 +2,21 @@
 
 import copy
 import dataclasses
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedtsd.clients import local
-from fedtsd.clients.engine import ClientSide, ClientStore
-from fedtsd.messages import (
-    ClientReply,
-    ClientRequest,
-    Evaluate,
-    Evaluation,
-    Probe,
-    Reply,
-    Request,
-    Train,
-)
-from fedtsd.seeding import torch_rng
+from fedtsd.clients.engine import ClientSide
+from fedtsd.clients.store import ClientStore
+from fedtsd.clients.workplace import Workplace, warm_up
+from fedtsd.data.holdings import Split
+from fedtsd.messages import ClientReply, Reply, Request, Train, check_finite, place_of
+from fedtsd.models import tensors_of
+from fedtsd.sums import Summing, summing_order, weight_of
+from fedtsd.training import Phase
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,9 @@ class Sequential:
         if self.threads < 1:
             raise ValueError(f"threads: must be at least 1, got {self.threads}")
 
+    def check(self, device: torch.device) -> None:
+        """Run on any device."""
+
     def build(self, side: ClientSide) -> "SequentialEngine":
         """Start the engine."""
         torch.set_num_threads(self.threads)
@@ -41,83 +39,63 @@ class Sequential:
 
 
 class SequentialEngine:
-    """Runs each row of a request on one shared network, whose parameters are overwritten."""
+    """Runs each row of a request at one workplace."""
 
     def __init__(self, side: ClientSide) -> None:
-        self._side = side
-        self._store = ClientStore(dict(side.model.named_parameters()), side.keeps)
-        self._data = side.federation.to(side.device)
-        self._model = side.model.to(side.device)
-        _warm_up(self._model, self._data.public[:1])
+        data = side.federation.to(side.device)
+        model = copy.deepcopy(side.model).to(side.device)
+        warm_up(model, data.public[:1])
+
+        def fit(
+            split: Split,
+            phases: tuple[Phase, ...],
+            personal: frozenset[str],
+            rng: torch.Generator,
+        ) -> int:
+            settings = side.training, rng, side.precision
+            return local.train(model, split, phases, personal, *settings)
+
+        clients = side.federation.num_clients
+        self._store = ClientStore(tensors_of(side.model), side.keeps, clients)
+        self._workplace = Workplace(side, data, self._store, model, fit)
+        self._data = data
 
     def handle(self, request: Request) -> Reply:
-        """Let every client of the request do its task, in order."""
-        task = request.task
-        if isinstance(task, Train):
-            rows = [self._train(request.round, task, row) for row in request.rows]
-        elif isinstance(task, Probe):
-            rows = [self._probe(request.round, task, row) for row in request.rows]
-        else:
-            rows = [self._evaluate(request.round, task, row) for row in request.rows]
+        """Let every client of the request do its task."""
+        if isinstance(request.task, Train):
+            return self._train(request, request.task)
+        rows = (self._workplace.work(request, row) for row in request.rows)
         return Reply(request.round, tuple(rows))
 
-    def state_dict(self) -> dict[int, dict[str, Tensor]]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return the personal tensors of all clients."""
         return self._store.state_dict()
 
-    def load_state_dict(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` returned."""
         self._store.load_state_dict(state)
 
-    def _train(self, round: int, task: Train, row: ClientRequest) -> ClientReply:
-        started = time.perf_counter()
-        split = self._data.data_of(row.client, round).train
-        self._lay_out(row)
-        rng = torch_rng(self._side.seed, "train", round, row.client)
-        num_samples = local.train(
-            self._model, split, task.phases, row.personal, self._side.training, rng
-        )
-        outputs = None
-        if task.public is not None:
-            chosen = self._data.public[task.public.to(self._side.device)]
-            outputs = local.public_outputs(self._model, chosen, self._data.regression)
-        trained = {n: p.detach().cpu().clone() for n, p in self._model.named_parameters()}
-        self._store.put(row.client, trained)
-        shared = {name: trained[name] for name in row.tensors}
-        seconds = time.perf_counter() - started
-        return ClientReply(row.client, shared, len(split), num_samples, seconds, outputs)
+    def close(self) -> None:
+        """Nothing was started."""
 
-    def _evaluate(self, round: int, task: Evaluate, row: ClientRequest) -> ClientReply:
-        data = self._data.data_of(row.client, round)
-        found: list[Evaluation] = []
-        for stage in task.stages:
-            self._lay_out(row)
-            if stage == "tuned":
-                rng = torch_rng(self._side.seed, "tune", round, row.client)
-                phases, training = (task.tuning,), self._side.training
-                local.train(self._model, data.train, phases, row.personal, training, rng)
-            found += local.evaluate(self._model, data, stage)
-        return ClientReply(row.client, {}, len(data.train), evaluations=tuple(found))
-
-    def _probe(self, round: int, task: Probe, row: ClientRequest) -> ClientReply:
-        split = self._data.data_of(row.client, round).train
-        losses = []
-        for model in task.models:
-            self._lay_out(dataclasses.replace(row, tensors=model))
-            losses.append(local.mean_loss(self._model, split))
-        return ClientReply(row.client, {}, len(split), losses=tuple(losses))
-
-    @torch.no_grad()
-    def _lay_out(self, row: ClientRequest) -> None:
-        """Overwrite the shared layers with what was received; keep the personal ones."""
-        kept = self._store.get(row.client)
-        for name, parameter in self._model.named_parameters():
-            source = kept if name in row.personal else row.tensors
-            parameter.copy_(source[name])
-
-
-def _warm_up(model: nn.Module, inputs: Tensor) -> None:
-    """Pay for what a process does once before anybody is timed: the first step takes a second."""
-    scratch = copy.deepcopy(model)
-    torch.autograd.backward(scratch(inputs).sum())
-    torch.optim.SGD(scratch.parameters(), lr=0.0).step()
+    def _train(self, request: Request, task: Train) -> Reply:
+        """Let clients train in the order in which models are summed."""
+        sizes = [self._data.num_training(client, request.round) for client in request.clients]
+        sums = [Summing() for _ in request.models]
+        replies: dict[int, ClientReply] = {}
+        for position in summing_order(sizes):
+            row = request.rows[position]
+            reply = self._workplace.train(request, task, row)
+            shared = {
+                name: tensor.detach().cpu().clone()
+                for name, tensor in self._workplace.tensors.items()
+                if name not in row.personal
+            }
+            if task.sums is None:
+                reply = dataclasses.replace(reply, tensors=shared)
+            else:
+                check_finite(shared, place_of(request, row.client))
+                sums[row.model].add(shared, weight_of(reply.num_examples, task.sums))
+            replies[position] = reply
+        rows = tuple(replies[position] for position in range(len(sizes)))
+        return Reply(request.round, rows, tuple(s.result() for s in sums) if task.sums else None)

@@ -69,9 +69,13 @@ class Federation:
 
     def data_of(self, client: int, round: int) -> ClientData:
         """Return what a client holds in a round."""
-        if self.drift_round is not None and round >= self.drift_round:
-            client = self.moves.get(client, client)
-        return self.clients[client]
+        return self.clients[self._holder(client, round)]
+
+    def num_training(self, client: int, round: int) -> int:
+        """Return how many training samples a client has in a round."""
+        if isinstance(self.clients, Holdings):
+            return self.clients.size(self._holder(client, round), "train")
+        return len(self.data_of(client, round).train)
 
     def to(self, device: torch.device) -> "Federation":
         """Return the federation on a device."""
@@ -80,6 +84,10 @@ class Federation:
         else:
             clients = tuple(client.to(device) for client in self.clients)
         return dataclasses.replace(self, clients=clients, public=self.public.to(device))
+
+    def _holder(self, client: int, round: int) -> int:
+        drifted = self.drift_round is not None and round >= self.drift_round
+        return self.moves.get(client, client) if drifted else client
 
     def label_counts(self, split: str) -> np.ndarray:
         """Return how many samples of each class each client has in a split at first, int64 [N, Y].

@@ -1,11 +1,13 @@
 """What each holder has, made from the data set when it is asked for.
 
 A data set may lie in a memory map that is larger than memory; what clients hold of it are indices.
-The float32 tensors that training needs are made per client and kept while they fit `KEPT_BYTES`.
+The float32 tensors that training needs are made per client when they are asked for. Where those of
+all clients fit `KEPT_BYTES` they stay, in memory that forked processes share; else the latest do.
 
 Shapes: n samples, H holders.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from torch import Tensor
 from fedtsd.data.dataset import Arrays
 from fedtsd.data.shift import Shift, Viewer
 from fedtsd.data.standard import Standard, moments_of, standard_of
+from fedtsd.shared import shared_tensor
 
 SPLITS = ("train", "val", "test")
 KEPT_BYTES = 4 << 30
@@ -92,6 +95,59 @@ class View:
         return moments_of(values[:, None]).standard(None)
 
 
+class Shelf:
+    """The tensors of all holders side by side, in memory that forked processes share.
+
+    Memory is taken up as holders are put there, by whichever process asks for one first.
+    """
+
+    def __init__(
+        self, sizes: np.ndarray, shape: tuple[int, ...], labels: torch.dtype, unit: float
+    ) -> None:
+        """Make room: `sizes` int64 [H, 3] counts the samples of each holder in each split."""
+        ends = np.cumsum(sizes).reshape(sizes.shape)
+        self._starts, self._ends = (ends - sizes).tolist(), ends.tolist()
+        total = int(sizes.sum())
+        self._inputs = shared_tensor((total, *shape))
+        self._labels = shared_tensor((total,), labels)
+        self._has = shared_tensor((len(sizes),), torch.bool)
+        self._unit = unit
+
+    @classmethod
+    def of(
+        cls, view: View, cuts: Sequence[Mapping[str, np.ndarray]], unit: float
+    ) -> "Shelf | None":
+        """Return an empty shelf for these holders, None if it would be larger than KEPT_BYTES."""
+        sizes = np.array([[len(cut[name]) for name in SPLITS] for cut in cuts])
+        shape = view.arrays.inputs.shape[1:]
+        if sizes.sum() * math.prod(shape) * torch.float32.itemsize > KEPT_BYTES:
+            return None
+        labels = torch.int64 if view.arrays.values is None else torch.float32
+        return cls(sizes, shape, labels, unit)
+
+    def has(self, holder: int) -> bool:
+        """Return whether the holder's tensors are there."""
+        return bool(self._has[holder])
+
+    def put(self, holder: int, data: ClientData) -> None:
+        """Copy a holder's tensors to their place."""
+        for place, name in zip(self._places(holder), SPLITS, strict=True):
+            split: Split = getattr(data, name)
+            self._inputs[place], self._labels[place] = split.inputs, split.labels
+        self._has[holder] = True
+
+    def get(self, holder: int) -> ClientData:
+        """Return a holder's tensors, where they lie."""
+        splits = (
+            Split(self._inputs[place], self._labels[place], self._unit)
+            for place in self._places(holder)
+        )
+        return ClientData(**dict(zip(SPLITS, splits, strict=True)))
+
+    def _places(self, holder: int) -> list[slice]:
+        return [slice(*ends) for ends in zip(self._starts[holder], self._ends[holder], strict=True)]
+
+
 class Holdings(Sequence[ClientData]):
     """What each of H holders has.
 
@@ -114,6 +170,9 @@ class Holdings(Sequence[ClientData]):
         self._device = device or torch.device("cpu")
         self._kept: OrderedDict[int, ClientData] = OrderedDict()
         self._kept_bytes = 0
+        self._unit = 1.0 if values is None else float(values.scale.item())
+        on_cpu = self._device.type == "cpu"
+        self._shelf = Shelf.of(view, cuts, self._unit) if on_cpu else None
 
     def __len__(self) -> int:
         return len(self._cuts)
@@ -129,6 +188,10 @@ class Holdings(Sequence[ClientData]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
+        if self._shelf is not None:
+            if not self._shelf.has(index):
+                self._shelf.put(index, self._make(index))
+            return self._shelf.get(index)
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
@@ -189,4 +252,4 @@ class Holdings(Sequence[ClientData]):
         if all_values is None or self._values is None:
             return Split(tensor, torch.from_numpy(labels))
         values = self._values.apply(all_values[self._cuts[holder][name], None])[:, 0]
-        return Split(tensor, torch.from_numpy(values), float(self._values.scale.item()))
+        return Split(tensor, torch.from_numpy(values), self._unit)

@@ -1,3 +1,6 @@
+import dataclasses
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +9,7 @@ from fedtsd.data import holdings
 from fedtsd.data.dataset import Arrays
 from fedtsd.data.holdings import Holdings, View
 from fedtsd.data.shift import LabelNoise, PermutedLabels, Rotation
-from fedtsd.data.standard import standard_of
+from fedtsd.data.standard import Standard, standard_of
 
 RNG = np.random.default_rng(0)
 PICTURES = Arrays(
@@ -100,3 +103,20 @@ def test_a_memory_map_is_read_for_what_is_asked_only(tmp_path) -> None:
     assert torch.equal(found[1].val.inputs, make()[1].val.inputs)
     with pytest.raises(IndexError):
         found[3]
+
+
+def test_what_a_forked_process_has_made_is_seen_here() -> None:
+    """Of values to predict too, whose unit is then known without having made them."""
+    values = np.linspace(0, 9, 60, dtype=np.float32)
+    arrays = dataclasses.replace(PICTURES, values=values)
+    found = make(arrays=arrays, values=Standard(np.array([4.0]), np.array([2.0])))
+    child = os.fork()
+    if child == 0:
+        found[1]
+        os._exit(0)
+    os.waitpid(child, 0)
+    shelf = found._shelf
+    assert [shelf.has(holder) for holder in range(3)] == [False, True, False]
+    seen = shelf.get(1)
+    assert seen.train.labels.tolist() == pytest.approx((values[CUTS[1]["train"]] - 4) / 2)
+    assert seen.test.unit == 2.0
