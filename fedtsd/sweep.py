@@ -9,7 +9,7 @@ it, in `hydra.sweeper.params`.
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ from fedtsd.compose import (
     swept_keys,
 )
 from fedtsd.config import Config
+from fedtsd.cores import limited_cores, usable_cores
 from fedtsd.errors import RunFolderError
 from fedtsd.experiment import load_arrays
+from fedtsd.imports import fast_imports
 from fedtsd.launch import CellFailed, carry_out_cell, cell_name, shown
-from fedtsd.report.figures import draw_results
-from fedtsd.report.results import Results
 from fedtsd.run_folder import RunFolder
 from fedtsd.sweep_progress import SweepProgress
 
@@ -79,6 +79,9 @@ def run_sweep(args: list[str]) -> tuple[Path, bool]:
     with SweepProgress(wanted, lambda: write_summary(folder, wanted)):
         launch(left, hydras, folder)
     if any(cell.done for cell in wanted):
+        with fast_imports():  # only now, as in `launch`
+            from fedtsd.report.figures import draw_results
+            from fedtsd.report.results import Results
         draw_results(Results.read([folder]), folder)
     return folder, all(cell.done for cell in wanted)
 
@@ -158,11 +161,21 @@ def run_task(cfg: DictConfig) -> str | None:
 
     A failed cell ends nothing but itself.
     """
+    hydra = HydraConfig.get()
     try:
-        carry_out_cell(cfg, Path(HydraConfig.get().runtime.output_dir))
+        with limited_cores(cores_per_cell(hydra.launcher, usable_cores())):
+            carry_out_cell(cfg, Path(hydra.runtime.output_dir))
     except (CellFailed, RunFolderError) as error:
         return str(error)
     return None
+
+
+def cores_per_cell(launcher: Mapping[str, Any], cores: int) -> int:
+    """Return how many processes a cell may use beside those that the launcher runs with it."""
+    if "cpus_per_task" in launcher:  # submitit asks the scheduler for so many
+        return max(1, int(launcher["cpus_per_task"] or 1))
+    at_once = int(launcher.get("n_jobs") or 1)
+    return max(1, cores // (at_once if at_once > 0 else cores + 1 + at_once))
 
 
 def _launch(left: Sequence[Cell], hydras: Sequence[str], folder: Path) -> None:

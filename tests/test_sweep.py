@@ -18,7 +18,7 @@ from fedtsd.data.dataset import Digits
 from fedtsd.errors import ConfigError
 from fedtsd.experiment import _load_arrays
 from fedtsd.run_folder import TABLES, RunFolder
-from fedtsd.sweep import DIED, planned, settle, sweep_folder
+from fedtsd.sweep import DIED, cores_per_cell, planned, settle, sweep_folder
 from tests.runs import TIME_COLUMNS
 
 QUICK = ["rounds=2", "partition.num_clients=8", "model.hidden=[8]"]
@@ -320,3 +320,12 @@ def test_composing_names_the_swept_key() -> None:
     assert last_given(["seed=0,1", "rounds=3", "seed=2"]) == ["seed=2", "rounds=3"]
     with pytest.raises(ConfigError, match="search it with fedtsd search"):
         cells(["training.lr=interval(0.1,1)"])
+
+
+def test_cells_that_run_at_once_share_the_cores() -> None:
+    assert cores_per_cell({}, 8) == 8  # one after the other
+    assert cores_per_cell({"n_jobs": -1}, 8) == 1
+    assert cores_per_cell({"n_jobs": 3}, 8) == 2
+    assert cores_per_cell({"n_jobs": 16}, 8) == 1
+    assert cores_per_cell({"cpus_per_task": None}, 8) == 1
+    assert cores_per_cell({"cpus_per_task": 4}, 8) == 4
