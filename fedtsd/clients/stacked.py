@@ -1,0 +1,168 @@
+"""The engine for GPUs: clients of a cohort side by side as one stack of tensors.
+
+It agrees with the reference within rounding: a product of many matrices at once may add up in
+another order than one matrix after the other.
+
+Shapes: C clients side by side, M models of a request.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedtsd.clients.engine import ClientSide
+from fedtsd.clients.stacked_memory import clients_that_fit
+from fedtsd.clients.stacked_workplace import Chunk, StackedWorkplace
+from fedtsd.clients.store import ClientStore
+from fedtsd.errors import EngineError
+from fedtsd.messages import (
+    ClientReply,
+    ClientRequest,
+    Evaluate,
+    Reply,
+    Request,
+    Train,
+    check_finite,
+    place_of,
+)
+from fedtsd.models import tensors_of
+from fedtsd.server import Tensors
+from fedtsd.sums import Summing, Sums, summing_order, weight_of
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Settings.
+
+    chunk: how many clients are stacked at once; None: what the memory holds. cuda_graphs: whether
+    a GPU starts all kernels of a step at once. threads: of the processor, fixed like the
+    reference's.
+    """
+
+    chunk: int | None
+    cuda_graphs: bool
+    threads: int
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk: must be null or at least 1, got {self.chunk}")
+        if self.threads < 1:
+            raise ValueError(f"threads: must be at least 1, got {self.threads}")
+
+    def check(self, device: torch.device) -> None:
+        """Run on any device."""
+
+    def build(self, side: ClientSide) -> "StackedEngine":
+        """Start the engine."""
+        torch.set_num_threads(self.threads)
+        shape = side.federation.input_shape
+        room = self.chunk or clients_that_fit(side.model, shape, side.training, side.device)
+        graphs = self.cuda_graphs and side.device.type == "cuda"
+        return StackedEngine(side, min(room, side.cohort_size), graphs)
+
+
+class StackedEngine:
+    """Runs the rows of a request in chunks, each as one stack."""
+
+    def __init__(self, side: ClientSide, room: int, graphs: bool) -> None:
+        """room: how many clients are stacked at once. graphs: whether to record CUDA graphs."""
+        clients = side.federation.num_clients
+        self._device = side.device
+        self._room = room
+        self._data = side.federation.to(side.device)
+        self._store = ClientStore(tensors_of(side.model), side.keeps, clients)
+        self._workplace = StackedWorkplace(side, self._data, self._store, room, graphs)
+
+    def handle(self, request: Request) -> Reply:
+        """Let every client of the request do its task.
+
+        Raises EngineError if the device has too little memory for a stack.
+        """
+        try:
+            return self._handle(request)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"round {request.round}: no memory for {self._room} clients side by side; "
+                "set engine.chunk to fewer"
+            ) from error
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the personal tensors of all clients."""
+        return self._store.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` returned."""
+        self._store.load_state_dict(state)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def _handle(self, request: Request) -> Reply:
+        task = request.task
+        sums = [Summing() for _ in request.models]
+        replies: dict[int, ClientReply] = {}
+        for positions, chunk in self._chunks(request):
+            if isinstance(task, Train):
+                found = self._train(chunk, task, sums)
+            elif isinstance(task, Evaluate):
+                found = self._workplace.evaluate(chunk, task)
+            else:
+                found = self._workplace.probe(chunk)
+            replies.update(zip(positions, found, strict=True))
+        rows = tuple(replies[position] for position in range(len(request.rows)))
+        summed = isinstance(task, Train) and task.sums is not None
+        return Reply(request.round, rows, tuple(_on_cpu(s) for s in sums) if summed else None)
+
+    def _chunks(self, request: Request) -> Iterator[tuple[list[int], Chunk]]:
+        """Yield chunks and the positions of their rows, in the order in which models are summed."""
+        models = {
+            name: torch.stack([model[name] for model in request.models]).to(self._device)
+            for name in request.models[0]
+        }
+        sizes = [self._data.num_training(client, request.round) for client in request.clients]
+        order = summing_order(sizes)
+        for begin in range(0, len(order), self._room):
+            positions = order[begin : begin + self._room]
+            yield positions, Chunk(request, models, tuple(request.rows[i] for i in positions))
+
+    def _train(self, chunk: Chunk, task: Train, sums: list[Summing]) -> list[ClientReply]:
+        """Let clients train; send their tensors, or add them up where they are."""
+        replies = self._workplace.train(chunk, task)
+        tensors = self._workplace.tensors(len(replies))
+        if task.sums is None:
+            copies = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+            return [
+                dataclasses.replace(reply, tensors=_shared(copies, i, row))
+                for i, (reply, row) in enumerate(zip(replies, chunk.rows, strict=True))
+            ]
+        _check_all_finite(chunk, tensors)
+        for i, (reply, row) in enumerate(zip(replies, chunk.rows, strict=True)):
+            weight = weight_of(reply.num_examples, task.sums)
+            sums[row.model].add(_shared(tensors, i, row), weight)
+        return replies
+
+
+def _shared(tensors: Tensors, place: int, row: ClientRequest) -> dict[str, Tensor]:
+    """Return of the models [C, ...] what the client at a place shares."""
+    return {name: t[place] for name, t in tensors.items() if name not in row.personal}
+
+
+def _check_all_finite(chunk: Chunk, tensors: Tensors) -> None:
+    """Raise ProtocolError for the first client whose training diverged, as the reference does.
+
+    A float64 sum of float32 numbers is finite just if they all are: only where it is not are
+    clients looked at one by one.
+    """
+    totals = torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors.values()])
+    if totals.isfinite().all():
+        return
+    for i, row in enumerate(chunk.rows):
+        check_finite(_shared(tensors, i, row), place_of(chunk.request, row.client))
+
+
+def _on_cpu(summing: Summing) -> Sums:
+    found = summing.result()
+    return Sums({n: t.cpu() for n, t in found.tensors.items()}, found.weights)
