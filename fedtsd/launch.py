@@ -29,9 +29,9 @@ from fedtsd.errors import (
     Terminated,
 )
 from fedtsd.experiment import execute, load_federation
+from fedtsd.imports import fast_imports
 from fedtsd.observer import Observer
 from fedtsd.progress import Progress
-from fedtsd.report.figures import draw
 from fedtsd.run_folder import RunFolder
 
 log = logging.getLogger("fedtsd")
@@ -173,6 +173,8 @@ def _attend(config: Config, federation: Any, folder: RunFolder) -> None:
     except Exception:
         _say(f"failed; the traceback is in {folder.path}/status.json")
         raise
+    with fast_imports():  # only now: plotting takes as long to import as torch
+        from fedtsd.report.figures import draw
     draw(folder.path)
     sys.stdout.write(f"{shown(folder.path)}\n")
     sys.stdout.flush()

@@ -7,11 +7,14 @@ best on validation data. The best test round is never reported.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from fedtsd.score import ACCURACY, Score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ def spread(values: Sequence[float], score: Score = ACCURACY) -> Spread:
     return Spread(float(ordered.mean()), float(ordered.std()), float(np.mean(worst)))
 
 
-def best_validation_round(clients: pd.DataFrame, stage: str, score: Score = ACCURACY) -> int | None:
+def best_validation_round(
+    clients: "pd.DataFrame", stage: str, score: Score = ACCURACY
+) -> int | None:
     """Return the round whose mean validation score is best (the earliest, if several).
 
     Returns None when no client has validation data.
@@ -47,8 +52,8 @@ def best_validation_round(clients: pd.DataFrame, stage: str, score: Score = ACCU
 
 
 def scores_at(
-    clients: pd.DataFrame, stage: str, round: int, column: str = ACCURACY.name
-) -> pd.Series:
+    clients: "pd.DataFrame", stage: str, round: int, column: str = ACCURACY.name
+) -> "pd.Series":
     """Return the test score of every client in one round, indexed by client."""
     rows = clients[
         (clients["stage"] == stage) & (clients["split"] == "test") & (clients["round"] == round)

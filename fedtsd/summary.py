@@ -3,9 +3,8 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from fedtsd import metrics
@@ -16,6 +15,9 @@ from fedtsd.errors import RunFolderError
 from fedtsd.models import Layer
 from fedtsd.score import MAE, Score, score_in, score_of_task
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 RULE = "served model, test data, mean over clients; last round and best round by validation"
 
 
@@ -23,13 +25,13 @@ def summarise(
     path: Path, config: Config, federation: Federation, layers: tuple[Layer, ...]
 ) -> dict[str, Any]:
     """Return the summary of a run whose tables are complete; accuracies in 0..1."""
-    rounds = pd.read_csv(path / "rounds.csv")
-    clients = pd.read_csv(path / "clients.csv")
+    rounds = _table(path / "rounds.csv")
+    clients = _table(path / "clients.csv")
     score = score_of_task(federation.regression)
     stage = config.evaluation.stages[-1]
     last = int(clients["round"].max())
     best = metrics.best_validation_round(clients, stage, score)
-    assignments = pd.read_csv(path / "assignments.csv")
+    assignments = _table(path / "assignments.csv")
     final = assignments[assignments["round"] == assignments["round"].max()]
     scores = metrics.scores_at(clients, stage, last, score.name)
     return {
@@ -60,7 +62,7 @@ def summarise(
     }
 
 
-def _agreement(path: Path, final: pd.DataFrame) -> dict[str, float] | None:
+def _agreement(path: Path, final: "pd.DataFrame") -> dict[str, float] | None:
     """Compare the final clusters with the groups that the partition planted, if it planted any."""
     groups = json.loads((path / "groups.json").read_text())
     if groups is None:
@@ -77,7 +79,7 @@ def _agreement(path: Path, final: pd.DataFrame) -> dict[str, float] | None:
     }
 
 
-def _scores(clients: pd.DataFrame, stage: str, round: int, score: Score) -> dict[str, Any]:
+def _scores(clients: "pd.DataFrame", stage: str, round: int, score: Score) -> dict[str, Any]:
     values = metrics.scores_at(clients, stage, round, score.name).tolist()
     found = {"round": round, **metrics.spread(values, score).named(score)}
     if score is MAE:
@@ -91,7 +93,7 @@ def _newcomers(
     """Return who came late, when, and how they fare in the last round."""
     if not federation.newcomers:
         return None
-    rows = pd.read_csv(path / "newcomers.csv")
+    rows = _table(path / "newcomers.csv")
     stage, last = config.evaluation.stages[-1], int(rows["round"].max())
     scores = metrics.scores_at(rows, stage, last, score.name)
     return {
@@ -108,7 +110,7 @@ def _drift(federation: Federation) -> dict[str, Any] | None:
     return {"round": federation.drift_round, "clients": sorted(federation.moves)}
 
 
-def _gain(scores: pd.Series, config: Config, score: Score) -> dict[str, Any] | None:
+def _gain(scores: "pd.Series", config: Config, score: Score) -> dict[str, Any] | None:
     """Compare with a finished run of method=local: the mean gain, each client's, and who loses."""
     if config.evaluation.local_run is None:
         return None
@@ -123,12 +125,12 @@ def _gain(scores: pd.Series, config: Config, score: Score) -> dict[str, Any] | N
     }
 
 
-def local_scores(path: Path) -> pd.Series:
+def local_scores(path: Path) -> "pd.Series":
     """Return the last test score of each client of a finished run, indexed by client."""
     file = path / "clients.csv"
     if not (path / "summary.json").is_file() or not file.is_file():
         raise RunFolderError(f"evaluation.local_run: {path} is not the folder of a finished run")
-    clients = pd.read_csv(file)
+    clients = _table(file)
     stage = str(clients["stage"].iloc[-1])
     column = score_in(clients.columns).name
     return metrics.scores_at(clients, stage, int(clients["round"].max()), column)
@@ -144,3 +146,9 @@ def check_local_run(path: Path, resolved: dict[str, Any]) -> None:
                 f"evaluation.local_run: {path} has another {key}: "
                 f"{theirs.get(key)} instead of {resolved.get(key)}"
             )
+
+
+def _table(file: Path) -> "pd.DataFrame":
+    import pandas as pd  # lazily: a run needs it only at its end
+
+    return pd.read_csv(file)

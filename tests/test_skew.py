@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
 
 from fedtsd.data.skew import skew_of
 from fedtsd.experiment import load_federation
@@ -51,3 +52,12 @@ def test_label_skew_by_hand() -> None:
     # Two one-class clients of equal size, each against (1/2, 1/2)
     # with m = (3/4, 1/4): H(m) = .811278, minus (H(1, 0) + H(1/2, 1/2)) / 2 = 1/2.
     assert label_skew(np.array([[8, 0], [0, 8]])) == pytest.approx(0.311278, abs=1e-6)
+
+
+def test_label_skew_is_the_divergence_of_scipy() -> None:
+    counts = np.random.default_rng(0).poisson(2.0, (20, 10))
+    counts[:, 3] = 0  # a class of nobody
+    laws = counts / counts.sum(axis=1, keepdims=True)
+    pooled = counts.sum(axis=0) / counts.sum()
+    distances = jensenshannon(laws, pooled[None, :], base=2, axis=1)
+    assert label_skew(counts) == pytest.approx(np.mean(distances**2), rel=1e-12)

@@ -12,6 +12,7 @@ from fedtsd.catalogue import conf_dir, options
 from fedtsd.data.dataset import default_root
 from fedtsd.data.images import ORIGINALS, ImageSet
 from fedtsd.errors import DataError
+from fedtsd.imports import fast_imports
 
 
 def data_command(args: list[str]) -> int:
@@ -20,7 +21,8 @@ def data_command(args: list[str]) -> int:
     Returns the exit code.
     """
     if args[:1] == ["show"]:
-        from fedtsd.inspect_data import show_data
+        with fast_imports():
+            from fedtsd.inspect_data import show_data
 
         sys.stdout.write(show_data(args[1:]))
         return 0

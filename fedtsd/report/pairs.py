@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from fedtsd.errors import RunFolderError
 from fedtsd.report.printed import Printed, number
@@ -70,6 +69,8 @@ def smallest_p(pairs: int) -> float:
 
 
 def _signed_ranks(differences: FloatArray) -> dict[str, Any]:
+    from scipy import stats  # lazily: it takes as long to import as torch
+
     wins, losses = int(np.sum(differences > 0)), int(np.sum(differences < 0))
     some = len(differences) > 0
     moved = differences[differences != 0]
@@ -89,6 +90,8 @@ def _signed_ranks(differences: FloatArray) -> dict[str, Any]:
 
 def _p(moved: FloatArray) -> float:
     """Two-sided p of differences without zeros; 1 if none is left."""
+    from scipy import stats
+
     if not len(moved):
         return 1.0
     method: Any = "auto"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from fedtsd.report.results import Results
 
@@ -63,6 +62,8 @@ def mean_ranks(values: pd.DataFrame, highest: bool = True) -> "pd.Series[float]"
 
 def friedman(results: Results) -> FriedmanResult | None:
     """Test the scores of all methods; None below MIN_METHODS methods or MIN_BLOCKS blocks."""
+    from scipy import stats  # lazily: it takes as long to import as torch
+
     blocks = complete(cells(results)).round(DIGITS)
     n, k = blocks.shape
     if k < MIN_METHODS or n < MIN_BLOCKS:
@@ -79,6 +80,8 @@ def friedman(results: Results) -> FriedmanResult | None:
 
 def critical_difference(methods: int, blocks: int) -> float:
     """Nemenyi's critical difference of mean ranks at the level ALPHA."""
+    from scipy import stats
+
     q = stats.studentized_range.ppf(1 - ALPHA, methods, np.inf)
     return float(q * np.sqrt(methods * (methods + 1) / (12 * blocks)))
 
@@ -98,6 +101,8 @@ def cliques(ranks: "pd.Series[float]", difference: float) -> tuple[tuple[str, ..
 
 def _chi_square(blocks: pd.DataFrame) -> float:
     """Friedman's statistic, 0 where all methods tie in every block."""
+    from scipy import stats
+
     if (blocks.nunique(axis=1) == 1).all():
         return 0.0
     return float(stats.friedmanchisquare(*blocks.to_numpy().T).statistic)

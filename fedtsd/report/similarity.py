@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from sklearn.metrics import adjusted_rand_score
 
 from fedtsd.errors import RunFolderError
 from fedtsd.report.marks import (
@@ -118,6 +117,8 @@ def _remarks(tables: RunTables, names: list[str]) -> list[str]:
     """Lines below the panels."""
     lines = []
     if tables.groups is not None:
+        from sklearn.metrics import adjusted_rand_score  # lazily: a second to import
+
         final = tables.final_clusters
         index = adjusted_rand_score([tables.groups[client] for client in final.index], final)
         lines.append(f"patterns: planted groups; adjusted Rand index of the clusters {index:.2f}")

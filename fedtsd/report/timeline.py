@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from fedtsd.report.layout import blocks
 from fedtsd.report.tables import RunTables
@@ -71,6 +70,8 @@ def named_blocks(members: IntArray) -> list[Block]:
 
     Leaves out those that reach the last round, for they are named beside it, and areas of nobody.
     """
+    from scipy import ndimage
+
     areas = {k: ndimage.label(members == k)[0] for k in np.unique(members).tolist()}
     largest: dict[tuple[int, int], Block] = {}
     for block in rectangles(members):
