@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from fedtsd.clients.engine import ClientSide, choose_device
@@ -281,6 +282,8 @@ def execute(
         log.info("%s", line)
     with ExitStack() as stack:
         stack.callback(experiment.engine.close)
+        # A sum split over threads has other bits, so the server's algebra has one thread too.
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
         for observer in observers:
             observer.start(state.round)
             stack.callback(observer.stop)

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from fedtsd.server import ServerState
-from fedtsd.similarity import OUTPUTS, mean_to_mates
+from fedtsd.similarity import OUTPUTS, pairs_of
 
 
 class Personalization(Protocol):
@@ -144,7 +144,7 @@ class Adaptive:
         if not due.any():
             return server
         num_layers = server.personal.shape[1]
-        divergence = mean_to_mates(server.memory[OUTPUTS], server.assignment)
+        divergence = pairs_of(server, OUTPUTS).mean_to_mates(server.assignment)
         chosen = self.num_layers(divergence, num_layers)
         personal = np.where(due[:, None], last_layers(chosen, num_layers), server.personal)
         return dataclasses.replace(

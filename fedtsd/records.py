@@ -22,7 +22,7 @@ from fedtsd.models import Layer
 from fedtsd.run_folder import RunFolder
 from fedtsd.score import score_in
 from fedtsd.server import ServerState, Tensors
-from fedtsd.similarity import OUTPUTS, OUTPUTS_AFTER, OUTPUTS_BEFORE, UPDATES
+from fedtsd.similarity import OUTPUTS, OUTPUTS_AFTER, OUTPUTS_BEFORE, UPDATES, pairs_of
 
 MOST_PAIRED = 2000
 """Clients up to which the divergence of each pair of label laws is kept: 32 MB of numbers."""
@@ -174,7 +174,8 @@ def _write_counts(
 def write_similarity(folder: RunFolder, federation: Federation, server: ServerState) -> None:
     """Write the pair matrices [N, N]: label laws (known to nobody but us) and what was measured.
 
-    Of very many clients there is only what was measured: the matrix would be larger than the rest.
+    Of very many clients there is only what was measured, in pairs.npz: by name the clients of each
+    pair, int32 [E, 2], and the values, float32 [E]. Matrices would be larger than all the rest.
     """
     measured = {
         "outputs": OUTPUTS,
@@ -182,8 +183,18 @@ def write_similarity(folder: RunFolder, federation: Federation, server: ServerSt
         "outputs_after": OUTPUTS_AFTER,
         "updates": UPDATES,
     }
-    arrays = {name: server.memory[key] for name, key in measured.items() if key in server.memory}
-    if federation.num_clients <= MOST_PAIRED:
-        arrays["labels"] = label_divergence(federation.label_counts("train"))
-    if arrays:
-        folder.write_arrays("similarity", **arrays)
+    kept = {name: pairs_of(server, key) for name, key in measured.items() if key in server.memory}
+    arrays: dict[str, np.ndarray] = {}
+    if federation.num_clients > MOST_PAIRED:
+        for name, pairs in kept.items():
+            arrays[name] = pairs.values.astype(np.float32)
+            arrays[f"{name}_clients"] = np.stack(pairs.ends, axis=1).astype(np.int32)
+        if arrays:
+            folder.write_arrays("pairs", **arrays)
+        return
+    everybody = np.arange(federation.num_clients)
+    arrays = {name: pairs.block(everybody) for name, pairs in kept.items()}
+    if "updates" in arrays:
+        np.fill_diagonal(arrays["updates"], 1)
+    arrays["labels"] = label_divergence(federation.label_counts("train"))
+    folder.write_arrays("similarity", **arrays)

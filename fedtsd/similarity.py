@@ -1,29 +1,39 @@
 """What the server measures of its clients' likeness, kept over the rounds.
 
-Matrices in `ServerState.memory`, NaN where a pair was never measured:
-OUTPUTS [N, N]: Jensen-Shannon divergence of the clients' outputs on public samples, in 0..1.
-OUTPUTS_BEFORE [N, N]: the same as it stood while clients shared one whole model; only for reports.
-OUTPUTS_AFTER [N, N]: the last round's divergence, personal layers included; only for reports.
-UPDATES [N, N]: cosine of their updates, centred by the mean update of their cluster.
+Statistics of pairs in `ServerState.memory`, as `Pairs` stores them:
+OUTPUTS: Jensen-Shannon divergence of the clients' outputs on public samples, in 0..1.
+OUTPUTS_BEFORE: the same as it stood while clients shared one whole model; only for reports.
+OUTPUTS_AFTER: the last round's divergence, personal layers included; only for reports.
+UPDATES: cosine of their updates, centred by the mean update of their cluster.
+
+Where too many clients are measured at once, each is compared with some of them only, the
+landmarks (as in landmark MDS, de Silva and Tenenbaum 2004); policies then decide on the landmarks
+and let the others follow. LANDMARKS, their number, is in the memory since that first happened.
 
 Shapes: N clients, C cohort, P public samples, B public samples of a round, Y classes.
 """
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from fedtsd.clustering.similarity import centred_cosines, js_divergence, running_mean
-from fedtsd.messages import Reply, Request
+from fedtsd.clustering.pairs import Pairs
+from fedtsd.clustering.similarity import blocks_of, cosines_of, js_divergence
+from fedtsd.messages import ClientReply, Reply, Request
+from fedtsd.seeding import numpy_rng
 from fedtsd.server import ServerState
+
+log = logging.getLogger(__name__)
 
 OUTPUTS = "similarity.outputs"
 OUTPUTS_ROUND = "similarity.outputs_round"
 OUTPUTS_BEFORE = "similarity.outputs_before"
 OUTPUTS_AFTER = "similarity.outputs_after"
 UPDATES = "similarity.updates"
+LANDMARKS = "similarity.landmarks"
 PUBLIC_SUM = "similarity.public_sum"
 PUBLIC_COUNT = "similarity.public_count"
 
@@ -37,7 +47,8 @@ class Similarity:
     public_batch: B, public samples a round, or all where there are fewer. public_sampling:
     `uniform`, or `weighted` towards samples on which clients disagreed (0.9 w^4 / sum w^4
     + 0.1 / P, w the sample's mean divergence so far). output_memory, update_memory: weight of the
-    past in the running means.
+    past in the running means. exact_up_to: clients compared pair by pair; of more, each is compared
+    with this many `landmarks`.
     """
 
     public_batch: int
@@ -45,6 +56,8 @@ class Similarity:
     output_memory: float
     update_memory: float
     first_round: int
+    exact_up_to: int
+    landmarks: int
 
     def __post_init__(self) -> None:
         if self.public_batch < 1:
@@ -59,6 +72,10 @@ class Similarity:
                 raise ValueError(f"{name}: must be in [0, 1), got {getattr(self, name)}")
         if self.first_round < 1:
             raise ValueError(f"first_round: must be at least 1, got {self.first_round}")
+        if not 2 <= self.landmarks <= self.exact_up_to:
+            raise ValueError(
+                f"landmarks: must be 2 to exact_up_to = {self.exact_up_to}, got {self.landmarks}"
+            )
 
     def choose_public(
         self, server: ServerState, num_public: int, rng: np.random.Generator
@@ -92,82 +109,98 @@ class Similarity:
             return server
         clients = np.array(request.clients)
         outputs = torch.stack([row.outputs for row in reply.rows if row.outputs is not None])
-        divergence, per_sample = js_divergence(outputs.numpy())
-        old = server.memory.get(OUTPUTS, _unmeasured(server.num_clients))
-        after = _unmeasured(server.num_clients)
-        after[np.ix_(clients, clients)] = divergence
-        shares_all = np.array([not row.personal for row in request.rows])
-        known = ~np.isnan(old[np.ix_(clients, clients)])
-        divergence[known & ~(shares_all[:, None] & shares_all[None, :])] = np.nan
-        new = _unmeasured(server.num_clients)
-        new[np.ix_(clients, clients)] = divergence
-        measured = ~np.isnan(divergence[~np.eye(len(clients), dtype=bool)])
+        landmarks = self._landmarks(clients, server.num_clients)
+        divergence, per_sample = js_divergence(outputs.numpy(), landmarks)
+        columns = clients if landmarks is None else clients[landmarks]
+        now = Pairs.measured(server.num_clients, clients, columns, divergence)
+        old = pairs_of(server, OUTPUTS)
+        shares_all = np.zeros(server.num_clients, dtype=bool)
+        shares_all[[row.client for row in request.rows if not row.personal]] = True
+        new = now.only(now.among(shares_all) | ~now.known_to(old))
+        mixed = old.mixed(new, self.output_memory)
         total = server.memory.get(PUBLIC_SUM, np.zeros(pool)).copy()
         count = server.memory.get(PUBLIC_COUNT, np.zeros(pool)).copy()
         total[public.numpy()] += per_sample
         count[public.numpy()] += 1
         memory = {
             **server.memory,
-            OUTPUTS: running_mean(old, new, self.output_memory),
-            OUTPUTS_AFTER: after,
+            **mixed.stored(OUTPUTS),
+            **now.stored(OUTPUTS_AFTER),
             PUBLIC_SUM: total,
             PUBLIC_COUNT: count,
         }
-        if measured.any():
+        if len(new.keys):
             memory[OUTPUTS_ROUND] = np.array([request.round])
         if len(server.centres) == 1 and not server.personal.any():
-            memory[OUTPUTS_BEFORE] = memory[OUTPUTS]
-        return dataclasses.replace(server, memory=memory)
+            memory |= mixed.stored(OUTPUTS_BEFORE)
+        return self._noted(dataclasses.replace(server, memory=memory), clients, landmarks)
 
     def measure_updates(self, server: ServerState, request: Request, reply: Reply) -> ServerState:
         """Bring UPDATES up to date, cluster by cluster, over the layers all its members share."""
         if request.round < self.first_round:
             return server
-        old = server.memory.get(UPDATES, _unmeasured(server.num_clients))
-        new = _unmeasured(server.num_clients)
+        updates = pairs_of(server, UPDATES)
         for cluster in range(len(server.centres)):
-            rows = [
-                (sent.tensors, got.tensors, got.client)
-                for sent, got in zip(request.rows, reply.rows, strict=True)
-                if server.assignment[got.client] == cluster
-            ]
+            rows = [row for row in reply.rows if server.assignment[row.client] == cluster]
             if len(rows) < 2:
                 continue
-            shared = [name for name in rows[0][1] if all(name in got for _, got, _ in rows)]
-            if not shared:
-                continue
-            updates = [
-                torch.cat([(got[name] - sent[name]).flatten() for name in shared])
-                for sent, got, _ in rows
-            ]
-            members = [client for _, _, client in rows]
-            new[np.ix_(members, members)] = centred_cosines(torch.stack(updates).numpy())
-        memory = {**server.memory, UPDATES: running_mean(old, new, self.update_memory)}
+            shared = [name for name in rows[0].tensors if all(name in row.tensors for row in rows)]
+            if shared:
+                server, new = self._cosines(server, rows, shared)
+                updates = updates.mixed(new, self.update_memory)
+        memory = {**server.memory, **updates.stored(UPDATES)}
         return dataclasses.replace(server, memory=memory)
+
+    def _cosines(
+        self, server: ServerState, rows: list[ClientReply], shared: list[str]
+    ) -> tuple[ServerState, Pairs]:
+        """Cosines of the updates of a cluster's members that answered.
+
+        All of them were sent one centre, so it cancels in an update less the mean update: what came
+        back less its mean is the same.
+        """
+        clients = np.array([row.client for row in rows])
+        landmarks = self._landmarks(clients, server.num_clients)
+        blocks = blocks_of([[row.tensors[name].numpy() for name in shared] for row in rows])
+        cosines = cosines_of(blocks, len(rows), landmarks)
+        columns = clients if landmarks is None else clients[landmarks]
+        new = Pairs.measured(server.num_clients, clients, columns, cosines)
+        return self._noted(server, clients, landmarks), new
+
+    def _landmarks(self, clients: np.ndarray, num_clients: int) -> np.ndarray | None:
+        """Positions of the landmarks among `clients` [C]; None where all pairs are measured.
+
+        They are the first of these clients in one shuffle, the same in every round, so that the
+        same pairs meet again.
+        """
+        if len(clients) <= self.exact_up_to:
+            return None
+        place = numpy_rng(0, "landmarks").permutation(num_clients)
+        return np.sort(np.argsort(place[clients])[: self.landmarks])
+
+    def _noted(
+        self, server: ServerState, clients: np.ndarray, landmarks: np.ndarray | None
+    ) -> ServerState:
+        """Keep in mind that there are landmarks, and say so the first time."""
+        if landmarks is None or LANDMARKS in server.memory:
+            return server
+        log.info(
+            "%d clients are more than similarity.exact_up_to=%d: each is compared with %d of them",
+            len(clients), self.exact_up_to, len(landmarks),
+        )  # fmt: skip
+        memory = {**server.memory, LANDMARKS: np.array([len(landmarks)])}
+        return dataclasses.replace(server, memory=memory)
+
+
+def pairs_of(server: ServerState, name: str) -> Pairs:
+    """Return a statistic of pairs that the server keeps; none where it measured none yet."""
+    return Pairs.read(server.memory, name, server.num_clients)
 
 
 def forget_updates(server: ServerState, round: int) -> ServerState:
     """Restart UPDATES for clients whose cluster changed in this round."""
     if UPDATES not in server.memory:
         return server
-    moved = server.assignment_round == round
-    updates = server.memory[UPDATES].copy()
-    updates[moved, :] = np.nan
-    updates[:, moved] = np.nan
-    return dataclasses.replace(server, memory={**server.memory, UPDATES: updates})
-
-
-def mean_to_mates(matrix: np.ndarray, assignment: np.ndarray) -> np.ndarray:
-    """Mean of `matrix` [N, N] from each client to its cluster mates [N].
-
-    Pairs never measured (NaN) do not count; a client without a measured mate gets 0.
-    """
-    mates = assignment[:, None] == assignment[None, :]
-    np.fill_diagonal(mates, False)
-    counted = mates & ~np.isnan(matrix)
-    total = np.where(counted, matrix, 0.0).sum(axis=1)
-    return np.asarray(total / np.maximum(counted.sum(axis=1), 1))
-
-
-def _unmeasured(num_clients: int) -> np.ndarray:
-    return np.full((num_clients, num_clients), np.nan)
+    updates = pairs_of(server, UPDATES)
+    left = updates.only(updates.among(server.assignment_round != round))
+    return dataclasses.replace(server, memory={**server.memory, **left.stored(UPDATES)})

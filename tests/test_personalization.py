@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from fedtsd.clustering.pairs import Pairs
 from fedtsd.personalization import Adaptive, Everything, FirstLayers, LastLayers, Nothing
 from fedtsd.server import ServerState, start_state
-from fedtsd.similarity import OUTPUTS, mean_to_mates
+from fedtsd.similarity import OUTPUTS
 
 ADAPTIVE = Adaptive(start_round=4, noise_floor=0.15)
 
 
 def state(matrix: np.ndarray, assignment: list[int], num_layers: int = 5) -> ServerState:
     server = start_state({"w": torch.zeros(1)}, np.zeros((len(assignment), num_layers), dtype=bool))
-    return dataclasses.replace(server, assignment=np.array(assignment), memory={OUTPUTS: matrix})
+    memory = Pairs.of(matrix).stored(OUTPUTS)
+    return dataclasses.replace(server, assignment=np.array(assignment), memory=memory)
 
 
 def pairs(value: float, n: int = 4) -> np.ndarray:
@@ -56,7 +58,7 @@ def test_chosen_once_at_the_start_round() -> None:
     chosen = ADAPTIVE.adapt(server, 4)
     assert chosen.personal.sum(axis=1).tolist() == [2] * 4
     assert chosen.personal[0].tolist() == [False, False, False, True, True]
-    later = dataclasses.replace(chosen, memory={OUTPUTS: pairs(0.9)})
+    later = dataclasses.replace(chosen, memory=Pairs.of(pairs(0.9)).stored(OUTPUTS))
     assert ADAPTIVE.adapt(later, 5).personal.sum(axis=1).tolist() == [2] * 4
 
 
@@ -68,7 +70,7 @@ def test_chosen_again_only_where_the_cluster_changed() -> None:
         chosen,
         assignment=np.array([1, 1, 0, 0]),
         assignment_round=np.array([6, 6, 0, 0]),
-        memory={OUTPUTS: matrix},
+        memory=Pairs.of(matrix).stored(OUTPUTS),
     )
     assert ADAPTIVE.adapt(moved, 6).personal.sum(axis=1).tolist() == [4, 4, 2, 2]
 
@@ -76,7 +78,7 @@ def test_chosen_again_only_where_the_cluster_changed() -> None:
 def test_only_measured_mates_count() -> None:
     nan = np.nan
     matrix = np.array([[0, 0.2, nan, 0.9], [0.2, 0, 0.4, 0.9], [nan, 0.4, 0, 0.9], [0.9] * 3 + [0]])
-    means = mean_to_mates(matrix, np.array([0, 0, 0, 1]))
+    means = Pairs.of(matrix).mean_to_mates(np.array([0, 0, 0, 1]))
     # client 0: only client 1; client 1: (.2 + .4) / 2; client 3 is alone
     assert means == pytest.approx([0.2, 0.3, 0.4, 0.0])
 

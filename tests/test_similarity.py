@@ -1,14 +1,32 @@
 import dataclasses
+import logging
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
 
+from fedtsd import records
+from fedtsd.checkpoint import read_checkpoint, write_checkpoint
+from fedtsd.clustering.pairs import Pairs
 from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train
-from fedtsd.server import start_state
-from fedtsd.similarity import OUTPUTS, PUBLIC_COUNT, PUBLIC_SUM, UPDATES, Similarity, forget_updates
+from fedtsd.records import write_similarity
+from fedtsd.server import ServerState, start_state
+from fedtsd.similarity import (
+    LANDMARKS,
+    OUTPUTS,
+    OUTPUTS_AFTER,
+    PUBLIC_COUNT,
+    PUBLIC_SUM,
+    UPDATES,
+    Similarity,
+    forget_updates,
+    pairs_of,
+)
 
-POLICY = Similarity(2, "uniform", output_memory=0.5, update_memory=0.7, first_round=2)
+POLICY = Similarity(
+    2, "uniform", output_memory=0.5, update_memory=0.7, first_round=2, exact_up_to=9, landmarks=4
+)
 A, B = [1.0, 0.0], [0.0, 1.0]  # JS between them is 1
 
 
@@ -17,14 +35,19 @@ def server(n: int):
 
 
 def exchange(rows: dict[int, list[list[float]]], round: int, personal: tuple[int, ...] = ()):
-    sent = tuple(ClientRequest(c, {}, frozenset({"w"} if c in personal else ())) for c in rows)
+    sent = tuple(ClientRequest(c, 0, frozenset({"w"} if c in personal else ())) for c in rows)
     got = tuple(ClientReply(c, {}, 1, outputs=torch.tensor(q)) for c, q in rows.items())
     public = torch.tensor([0, 1], dtype=torch.int32)
-    return Request(round, Train((), public), sent), Reply(round, got), public, 3
+    request = Request(round, Train((), public, None), ({"w": torch.zeros(2)},), sent)
+    return request, Reply(round, got), public, 3
 
 
 def measure(state, rows, round, personal=()):
     return POLICY.measure_outputs(state, *exchange(rows, round, personal))
+
+
+def matrix(state, name):
+    return pairs_of(state, name).block(np.arange(state.num_clients))
 
 
 def test_round_one_is_not_read() -> None:
@@ -33,17 +56,17 @@ def test_round_one_is_not_read() -> None:
 
 def test_running_mean_of_pairs_by_client_id() -> None:
     state = measure(server(3), {0: [A, A], 2: [B, A]}, 2)
-    m = state.memory[OUTPUTS]
+    m = matrix(state, OUTPUTS)
     assert m[0, 2] == m[2, 0] == 0.5  # samples differ in one of two
     assert np.isnan(m[0, 1])
     state = measure(state, {0: [A, A], 2: [B, B]}, 3)
-    assert state.memory[OUTPUTS][0, 2] == 0.75  # .5 * .5 + .5 * 1
+    assert matrix(state, OUTPUTS)[0, 2] == 0.75  # .5 * .5 + .5 * 1
 
 
 def test_pairs_with_private_layers_keep_their_value() -> None:
     state = measure(server(3), {0: [A, A], 1: [A, A]}, 2)
     state = measure(state, {0: [A, A], 1: [B, B], 2: [B, B]}, 3, personal=(1,))
-    m = state.memory[OUTPUTS]
+    m = matrix(state, OUTPUTS)
     assert m[0, 1] == 0.0  # measured before: not taken again
     assert m[0, 2] == 1.0
     assert m[1, 2] == 0.0  # a first measurement is taken all the same
@@ -73,14 +96,13 @@ def test_updates_are_compared_inside_clusters_over_shared_layers() -> None:
     moves = {0: [1.0, 0.0], 1: [-1.0, 0.0], 2: [0.0, 0.0], 3: [5.0, 5.0]}
     sent, got = [], []
     for client, move in moves.items():
-        keeps_head = client == 1
-        names = ["body"] if keeps_head else ["body", "head"]
-        sent.append(ClientRequest(client, {n: start[n] for n in names}, frozenset()))
+        keeps = frozenset({"head"} if client == 1 else ())
+        sent.append(ClientRequest(client, int(client == 3), keeps))
         # Heads differ wildly, but client 1 does not share its own: they must not count.
         trained = {"body": torch.tensor(move), "head": torch.tensor([9.0 * client, 1.0])}
-        got.append(ClientReply(client, {n: trained[n] for n in names}, 1))
-    request, reply = Request(2, Train((), None), tuple(sent)), Reply(2, tuple(got))
-    cosines = POLICY.measure_updates(state, request, reply).memory[UPDATES]
+        got.append(ClientReply(client, {n: trained[n] for n in start if n not in keeps}, 1))
+    request = Request(2, Train((), None, None), (start, start), tuple(sent))
+    cosines = matrix(POLICY.measure_updates(state, request, Reply(2, tuple(got))), UPDATES)
     assert cosines[0, 1] == pytest.approx(-1.0)
     assert cosines[0, 2] == 0.0  # client 2 moved with the mean
     assert np.isnan(cosines[0, 3])
@@ -88,13 +110,132 @@ def test_updates_are_compared_inside_clusters_over_shared_layers() -> None:
 
 def test_updates_restart_when_the_cluster_changes() -> None:
     state = dataclasses.replace(
-        server(3), assignment_round=np.array([5, 0, 0]), memory={UPDATES: np.ones((3, 3))}
+        server(3),
+        assignment_round=np.array([5, 0, 0]),
+        memory=Pairs.of(np.ones((3, 3))).stored(UPDATES),
     )
-    left = forget_updates(state, 5).memory[UPDATES]
-    assert np.isnan(left[0]).all()
-    assert np.isnan(left[:, 0]).all()
-    assert (left[1:, 1:] == 1).all()
-    assert not np.isnan(state.memory[UPDATES]).any()
+    left = matrix(forget_updates(state, 5), UPDATES)
+    assert np.isnan(left[0, 1:]).all()
+    assert left[1, 2] == 1
+    assert len(pairs_of(state, UPDATES).keys) == 3  # the state it came from is as it was
+
+
+def answers(clients: int, seed: int = 0):
+    """Everybody answers: random outputs on two samples, random models of two tensors."""
+    rng = np.random.default_rng(seed)
+    public = torch.tensor([0, 1], dtype=torch.int32)
+    sent, got = [], []
+    for client in range(clients):
+        outputs = torch.from_numpy(rng.dirichlet(np.ones(3), 2)).float()
+        tensors = {"w": torch.from_numpy(rng.standard_normal(2)).float()}
+        sent.append(ClientRequest(client, 0, frozenset()))
+        got.append(ClientReply(client, tensors, 1, outputs=outputs))
+    request = Request(2, Train((), public, None), ({"w": torch.zeros(2)},), tuple(sent))
+    return request, Reply(2, tuple(got)), public
+
+
+def measured(policy: Similarity, clients: int):
+    request, reply, public = answers(clients)
+    state = policy.measure_outputs(server(clients), request, reply, public, 3)
+    return policy.measure_updates(state, request, reply)
+
+
+def test_few_clients_are_measured_pair_by_pair(caplog) -> None:
+    state = measured(POLICY, 9)
+    assert len(pairs_of(state, OUTPUTS).keys) == len(pairs_of(state, UPDATES).keys) == 36
+    assert LANDMARKS not in state.memory
+    assert not caplog.records
+
+
+def test_many_clients_are_compared_with_landmarks(caplog) -> None:
+    caplog.set_level(logging.INFO)
+    state = measured(POLICY, 30)
+    assert state.memory[LANDMARKS].tolist() == [4]
+    assert [record.message for record in caplog.records] == [
+        "30 clients are more than similarity.exact_up_to=9: each is compared with 4 of them"
+    ]
+    exact = measured(dataclasses.replace(POLICY, exact_up_to=30), 30)
+    for name in (OUTPUTS, OUTPUTS_AFTER, UPDATES):
+        pairs = pairs_of(state, name)
+        assert len(pairs.keys) == 4 * 26 + 6  # each with the 26 others, and among themselves
+        degrees = pairs.degrees(np.arange(30))
+        assert sorted(degrees.tolist()) == [4] * 26 + [29] * 4
+        whole = pairs_of(exact, name)
+        assert pairs.values == pytest.approx(whole.values[whole.known_to(pairs)], abs=1e-12)
+    assert not np.array_equal(degrees == 29, np.arange(30) < 4)  # drawn, not the first ones
+
+
+def test_the_same_landmarks_serve_every_round() -> None:
+    state = measured(POLICY, 30)
+    request, reply, public = answers(30, seed=1)
+    again = POLICY.measure_outputs(state, request, reply, public, 3)
+    assert again.memory[f"{OUTPUTS}.pairs"].tolist() == state.memory[f"{OUTPUTS}.pairs"].tolist()
+
+
+def test_what_is_kept_of_many_clients_is_small() -> None:
+    state = server(10_000)
+    public = torch.tensor([0, 1], dtype=torch.int32)
+    for round in range(2, 7):
+        _, reply, _ = answers(40, seed=round)
+        cohort = np.random.default_rng(round).choice(10_000, 40, replace=False).tolist()
+        rows = [dataclasses.replace(r, client=c) for r, c in zip(reply.rows, cohort, strict=True)]
+        sent = tuple(ClientRequest(client, 0, frozenset()) for client in cohort)
+        request = Request(round, Train((), public, None), ({"w": torch.zeros(2)},), sent)
+        policy = dataclasses.replace(POLICY, exact_up_to=40)
+        state = policy.measure_outputs(state, request, Reply(round, tuple(rows)), public, 3)
+        state = policy.measure_updates(state, request, Reply(round, tuple(rows)))
+    assert len(pairs_of(state, OUTPUTS).keys) == 5 * 40 * 39 // 2
+    size = sum(array.nbytes for array in state.memory.values())
+    assert size < 1e6  # a matrix of all pairs is 800 MB
+
+
+@dataclass
+class Written:
+    """Stands for a run folder and for a federation of three clients."""
+
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    num_clients: int = 3
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        self.arrays[name] = arrays
+
+    def label_counts(self, split: str) -> np.ndarray:
+        return np.array([[3, 0], [0, 3], [0, 3]])
+
+
+def test_matrices_are_written_whole() -> None:
+    state = measure(server(3), {0: [A, A], 2: [B, A]}, 2)
+    state = dataclasses.replace(
+        state, memory={**state.memory, **Pairs.of(np.full((3, 3), 0.5)).stored(UPDATES)}
+    )
+    place = Written()
+    write_similarity(place, place, state)
+    found = place.arrays["similarity"]
+    nan = np.nan
+    np.testing.assert_array_equal(found["outputs"], [[0, nan, 0.5], [nan, 0, nan], [0.5, nan, 0]])
+    np.testing.assert_array_equal(found["labels"], [[0, 1, 1], [1, 0, 0], [1, 0, 0]])
+    assert found["updates"].diagonal().tolist() == [1, 1, 1]
+    assert sorted(found) == ["labels", "outputs", "outputs_after", "outputs_before", "updates"]
+
+
+def test_of_very_many_clients_pairs_are_written(monkeypatch) -> None:
+    monkeypatch.setattr(records, "MOST_PAIRED", 2)
+    place = Written()
+    write_similarity(place, place, measure(server(3), {0: [A, A], 2: [B, A]}, 2))
+    assert list(place.arrays) == ["pairs"]
+    assert place.arrays["pairs"]["outputs"].tolist() == [0.5]
+    assert place.arrays["pairs"]["outputs_clients"].tolist() == [[0, 2]]
+    write_similarity(nothing := Written(), nothing, server(3))
+    assert not nothing.arrays
+
+
+def test_a_checkpoint_keeps_the_pairs(tmp_path) -> None:
+    for rows in ({0: [A, A], 2: [B, A]}, {}):
+        state = measure(server(3), rows, 2) if rows else forget_updates(measured(POLICY, 3), 0)
+        write_checkpoint(tmp_path / "state", state.state_dict())
+        again = ServerState.from_state_dict(read_checkpoint(tmp_path / "state"))
+        for name in (OUTPUTS, UPDATES):
+            np.testing.assert_array_equal(matrix(again, name), matrix(state, name))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +244,8 @@ def test_updates_restart_when_the_cluster_changes() -> None:
         ({"public_batch": 0}, "public_batch: must be at least 1, got 0"),
         ({"public_sampling": "even"}, "public_sampling: must be one of uniform, weighted"),
         ({"output_memory": 1.0}, "output_memory: must be in"),
+        ({"landmarks": 1}, "landmarks: must be 2 to exact_up_to = 9, got 1"),
+        ({"landmarks": 10}, "landmarks: must be 2 to exact_up_to = 9, got 10"),
     ],
 )
 def test_settings_are_checked(change, message) -> None:

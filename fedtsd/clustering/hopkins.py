@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from fedtsd.clustering.similarity import canonical_order, check_distances
 
@@ -19,6 +18,8 @@ Array = NDArray[np.float64]
 # An axis whose squared spread is below this share of the first's is rounding error; it would not
 # move any distance, but it would raise the power d.
 _FLAT = 1e-12
+# Up to so many clients all axes are computed, above only those kept: a third of the time.
+_ALL_AXES = 500
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Hopkins:
         return np.array(values)
 
     def _value(self, cloud: Array, sampled: int, axes: int, rng: np.random.Generator) -> float:
+        from scipy.spatial import cKDTree  # lazily: SciPy takes a while to import
+
         tree = cKDTree(cloud)
         # The nearest neighbour of a point of the cloud is itself, so the second is asked for.
         gaps = np.asarray(tree.query(cloud, k=[2])[0])[:, 0] ** axes
@@ -93,12 +96,23 @@ def classical_mds(distance: Array, dimensions: int) -> Array:
     squared = distance**2
     means = squared.mean(axis=0)
     product = -(squared - means - means[:, None] + means.mean()) / 2
-    spread, axes = np.linalg.eigh((product + product.T) / 2)
-    kept = slice(None, -1 - min(dimensions, len(distance) - 1), -1)
-    spread, axes = spread[kept], axes[:, kept]
+    spread, axes = _widest((product + product.T) / 2, min(dimensions, len(distance) - 1))
     real = spread > _FLAT * spread[0]
     points: Array = _upright(axes[:, real]) * np.sqrt(spread[real])
     return points
+
+
+def _widest(product: Array, count: int) -> tuple[Array, Array]:
+    """The `count` largest eigenvalues, falling, and their eigenvectors [N, count]."""
+    size = len(product)
+    if size <= _ALL_AXES:
+        spread, axes = np.linalg.eigh(product)
+    else:
+        from scipy.linalg import eigh
+
+        spread, axes = eigh(product, subset_by_index=[size - max(count, 1), size - 1])
+    kept = slice(None, -1 - count, -1)
+    return spread[kept], axes[:, kept]
 
 
 def _gaussian_clouds(points: Array, draws: int, rng: np.random.Generator) -> Array:

@@ -5,41 +5,49 @@ The Jensen-Shannon divergence (JS; Lin 1991) is divided by ln 2 throughout, so i
 and its square root is a metric (Endres and Schindelin 2003).
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Matrix = NDArray[np.float64]
+Positions = NDArray[np.integer]
 
-# Numbers held by one temporary block: 2 MB of float64, which stays in a core's cache.
-_BLOCK = 2**18
+# Numbers held by one temporary block: .5 MB of float64, so that two fit into a core's cache.
+_BLOCK = 2**16
 # Below this share of the longest row, a centred row is rounding error and has no direction.
 _NO_DIRECTION = 1e-12
 
 
-def js_divergence(outputs: Floats) -> tuple[Matrix, Matrix]:
+def js_divergence(outputs: Floats, landmarks: Positions | None = None) -> tuple[Matrix, Matrix]:
     """JS of every pair of clients, and of every public sample.
 
     `outputs` [N, B, Y] are probabilities over the last axis (renormalised here, so that float32
     rounding does not count as a difference). Returns the mean over samples [N, N], with an exact
-    symmetry and zero diagonal, and the mean over the N (N - 1) / 2 pairs [B] (0 where N = 1).
+    symmetry and zero diagonal, and the mean over the pairs [B] (0 where N = 1). With `landmarks`,
+    positions [M] of clients, everybody is compared with these alone: [N, M], and the mean over
+    the pairs of a landmark and another client.
     """
-    laws = _class_first(outputs)
-    _, clients, samples = laws.shape
-    entropy = _entropy(laws)
-    mean = np.zeros((clients, clients))
+    if outputs.ndim != 3 or 0 in outputs.shape:
+        raise ValueError(f"outputs must have shape [N, B, Y], none of them 0, got {outputs.shape}")
+    clients, samples, _ = outputs.shape
     per_sample = np.zeros(samples)
-    step = max(1, _BLOCK // (laws.shape[0] * samples))
-    for i in range(clients - 1):
-        for start in range(i + 1, clients, step):
-            others = slice(start, min(start + step, clients))
-            middle = (laws[:, i, None] + laws[:, others]) / 2
-            js = _entropy(middle) - (entropy[i] + entropy[others]) / 2
-            js = np.clip(js / np.log(2), 0, 1)
-            mean[i, others] = js.mean(axis=1)
-            per_sample += js.sum(axis=0)
-    pairs = clients * (clients - 1) // 2
-    return mean + mean.T, per_sample / max(pairs, 1)
+    if landmarks is None:
+        halves, entropy = _halves(outputs)
+        mean = np.zeros((clients, clients))
+        for i in range(clients - 1):
+            others = halves[:, i + 1 :], entropy[i + 1 :]
+            mean[i, i + 1 :] = _js_to(halves[:, i], entropy[i], *others, per_sample)
+        return mean + mean.T, per_sample / max(clients * (clients - 1) // 2, 1)
+    others = _halves(outputs[landmarks])
+    mean = np.zeros((clients, len(landmarks)))
+    step = max(1, 16 * _BLOCK // outputs[0].size)
+    for start in range(0, clients, step):
+        halves, entropy = _halves(outputs[start : start + step])
+        for i in range(len(entropy)):
+            mean[start + i] = _js_to(halves[:, i], entropy[i], *others, per_sample)
+    return mean, per_sample / max((clients - 1) * len(landmarks), 1)
 
 
 def label_divergence(counts: Floats | NDArray[np.integer]) -> Matrix:
@@ -47,44 +55,56 @@ def label_divergence(counts: Floats | NDArray[np.integer]) -> Matrix:
     return js_divergence(np.asarray(counts, dtype=np.float64)[:, None, :])[0]
 
 
-def running_mean(old: Matrix, new: Matrix, keep: float) -> Matrix:
-    """Exponential mean of a pair statistic [N, N] in which NaN stands for "not measured".
-
-    A pair measured for the first time takes `new`; one measured again takes
-    keep * old + (1 - keep) * new; a pair absent this time keeps `old`.
-    """
-    if not 0 <= keep <= 1:
-        raise ValueError(f"keep must lie in 0..1, got {keep}")
-    if old.shape != new.shape:
-        raise ValueError(f"old and new must have equal shapes, got {old.shape} and {new.shape}")
-    mixed = np.where(np.isnan(old), new, keep * old + (1 - keep) * new)
-    return np.where(np.isnan(new), old, mixed)
-
-
-def centred_cosines(updates: Floats) -> Matrix:
+def centred_cosines(updates: Floats, landmarks: Positions | None = None) -> Matrix:
     """Cosines [C, C] of the rows of `updates` [C, D] after their mean row is taken off.
 
     A row that equals the mean has no direction: its cosine is 0 with all others, 1 with itself.
+    With `landmarks`, positions [M] of rows, only the cosines with these: [C, M].
     """
     if updates.ndim != 2 or updates.shape[0] == 0:
         raise ValueError(f"updates must have shape [C, D] with C >= 1, got {updates.shape}")
-    clients, parameters = updates.shape
-    gram = np.zeros((clients, clients))
-    raw = np.zeros(clients)
-    step = max(1, 16 * _BLOCK // clients)  # models are wide: 32 MB blocks bound the float64 copy
-    for start in range(0, parameters, step):
-        block = updates[:, start : start + step].astype(np.float64)
+    return cosines_of(blocks_of([[row] for row in updates]), len(updates), landmarks)
+
+
+def blocks_of(rows: Iterable[Iterable[Floats]]) -> Iterator[Matrix]:
+    """Matrices [C, d], d by d columns, whose C rows are the concatenated arrays of each row."""
+    for parts in zip(*rows, strict=True):
+        flat = [part.reshape(-1) for part in parts]
+        # Models are wide: 8 MB blocks bound the float64 copy.
+        step = max(1, 16 * _BLOCK // len(flat))
+        for start in range(0, len(flat[0]), step):
+            yield np.stack([part[start : start + step] for part in flat], dtype=np.float64)
+
+
+def cosines_of(
+    blocks: Iterable[Matrix], clients: int, landmarks: Positions | None = None
+) -> Matrix:
+    """What `centred_cosines` returns, of a matrix that comes in blocks [C, d] of its columns.
+
+    The blocks are changed in place.
+    """
+    chosen = np.arange(clients) if landmarks is None else landmarks
+    products = np.zeros((clients, len(chosen)))
+    raw, squares = np.zeros(clients), np.zeros(clients)
+    for block in blocks:
         raw += np.einsum("cd,cd->c", block, block)
-        # Centred before the product: centring the Gram matrix instead would lose small differences.
+        # Centred before the product: centring the products instead would lose small differences.
         block -= block.mean(axis=0)
-        gram += block @ block.T
-    if not np.isfinite(gram).all():
+        if landmarks is None:
+            products += block @ block.T
+        else:
+            products += block @ block[landmarks].T
+            squares += np.einsum("cd,cd->c", block, block)
+    if landmarks is None:
+        products = (products + products.T) / 2
+        squares = products.diagonal()
+    if not np.isfinite(squares).all():
         raise ValueError("updates must be finite, got NaN or infinity")
-    norm = np.sqrt(gram.diagonal())
+    norm = np.sqrt(squares)
     directed = norm > _NO_DIRECTION * np.sqrt(raw.max())
     unit = np.divide(1, norm, out=np.zeros(clients), where=directed)
-    cosines: Matrix = np.clip((gram + gram.T) / 2 * np.outer(unit, unit), -1, 1)
-    np.fill_diagonal(cosines, 1)
+    cosines: Matrix = np.clip(products * np.outer(unit, unit[chosen]), -1, 1)
+    cosines[chosen, np.arange(len(chosen))] = 1
     return cosines
 
 
@@ -115,7 +135,7 @@ def canonical_order(distance: Matrix) -> NDArray[np.intp]:
     count = len(distance)
     rank = _ranks(np.sort(distance, axis=1))
     placed = np.zeros(count, dtype=np.bool_)
-    while len(np.unique(rank)) < count:
+    while rank.max() < count - 1:
         first = int(np.argmin(np.where(placed, count, rank)))
         placed[first] = True
         # `first` goes before its equals; the rest of them split by their distance to it.
@@ -126,24 +146,53 @@ def canonical_order(distance: Matrix) -> NDArray[np.intp]:
 
 def _ranks(keys: Matrix) -> NDArray[np.intp]:
     """Dense lexicographic rank [N] of the rows of `keys` [N, K]; equal rows share a rank."""
-    return np.asarray(np.unique(keys, axis=0, return_inverse=True)[1]).reshape(-1)
+    rank = np.zeros(len(keys), dtype=np.intp)
+    for column in keys.T:
+        order = np.lexsort((column, rank))
+        differs = (np.diff(rank[order]) != 0) | (np.diff(column[order]) != 0)
+        rank[order[1:]] = np.cumsum(differs)
+        rank[order[0]] = 0
+        if differs.all():
+            break
+    return rank
 
 
-def _class_first(outputs: Floats) -> Matrix:
-    """Normalised laws [Y, N, B]: sums over classes then run along whole, contiguous planes."""
-    if outputs.ndim != 3 or 0 in outputs.shape:
-        raise ValueError(f"outputs must have shape [N, B, Y], none of them 0, got {outputs.shape}")
+def _halves(outputs: Floats) -> tuple[Matrix, Matrix]:
+    """Half of each normalised law [Y, N, B], and the entropy [N, B] of the whole ones.
+
+    With classes first, sums over them run along whole, contiguous planes. Two halves add up to the
+    law in the middle; the least number there is stands for 0, so that 0 log 0 = 0.
+    """
     laws = np.ascontiguousarray(np.moveaxis(outputs, -1, 0), dtype=np.float64)
     total = laws.sum(axis=0)
     if not (np.isfinite(total).all() and laws.min() >= 0 and total.min() > 0):
         raise ValueError("outputs must be finite and >= 0, with a positive sum over the classes")
-    normalised: Matrix = laws / total
-    return normalised
+    halves: Matrix = np.maximum(laws / total / 2, np.finfo(np.float64).tiny)
+    return halves, _entropy(2 * halves)
+
+
+def _js_to(
+    half: Matrix, entropy: Matrix, halves: Matrix, entropies: Matrix, per_sample: Matrix
+) -> Matrix:
+    """Mean JS [M] of one law [Y, B] to others [Y, M, B]; adds that of each sample to `per_sample`.
+
+    JS is the entropy of the law in the middle, less the mean entropy of both.
+    """
+    classes, many, samples = halves.shape
+    mean = np.empty(many)
+    step = max(1, _BLOCK // (classes * samples))
+    for start in range(0, many, step):
+        others = slice(start, start + step)
+        js = _entropy(half[:, None] + halves[:, others]) - (entropy + entropies[others]) / 2
+        js = np.clip(js / np.log(2), 0, 1)
+        mean[others] = js.mean(axis=1)
+        per_sample += js.sum(axis=0)
+    return mean
 
 
 def _entropy(laws: Matrix) -> Matrix:
-    """Entropy in nats over the first axis of [Y, ...], with 0 log 0 = 0."""
-    terms = np.log(np.maximum(laws, np.finfo(np.float64).tiny))
+    """Entropy in nats over the first axis of [Y, ...], positive everywhere."""
+    terms = np.log(laws)
     terms *= laws
     entropy: Matrix = -terms.sum(axis=0)
     return entropy

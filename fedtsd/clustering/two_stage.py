@@ -13,10 +13,18 @@ from typing import ClassVar
 import numpy as np
 
 from fedtsd.clustering.hopkins import Hopkins
+from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.similarity import cosine_distance
 from fedtsd.clustering.split import eject, propose
 from fedtsd.server import ABSENT, Decision, ServerState, reassigned
-from fedtsd.similarity import OUTPUTS, OUTPUTS_ROUND, UPDATES, forget_updates
+from fedtsd.similarity import (
+    LANDMARKS,
+    OUTPUTS,
+    OUTPUTS_ROUND,
+    UPDATES,
+    forget_updates,
+    pairs_of,
+)
 
 STREAK = "two_stage.streak"
 UNPLACED = "two_stage.unplaced"
@@ -31,6 +39,8 @@ class TwoStage:
     `stage2_silhouette` or the test is significant with a value of at least `hopkins_threshold`.
     After stage 1, members farther than `eject_above` from their mates (mean divergence) go to one
     residual cluster. Clusters below `min_clients` are never split: the test has no power there.
+    Where the server compared clients with landmarks only, these are tested and split; the others
+    follow to the nearest of the new clusters.
     """
 
     stage1: bool
@@ -80,10 +90,11 @@ class TwoStage:
     def _stage_one(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         # The same numbers must not be tested until chance lets them pass.
         fresh = server.memory.get(OUTPUTS_ROUND, np.array([-1]))[0] == round
-        measured = complete(server.memory[OUTPUTS]) if OUTPUTS in server.memory else np.array([])
-        if not fresh or len(measured) < self.min_clients:
+        outputs = pairs_of(server, OUTPUTS)
+        measured = outputs.complete() if fresh else np.array([])
+        if len(measured) < self.min_clients:
             return server
-        divergence = server.memory[OUTPUTS][np.ix_(measured, measured)]
+        divergence = outputs.block(measured)
         distance = np.sqrt(divergence)
         proposal = propose(distance)
         result = self.hopkins.test(distance, rng)
@@ -105,20 +116,21 @@ class TwoStage:
         assignment[measured] = labels
         unplaced = assignment != ABSENT
         unplaced[measured] = False
+        if LANDMARKS in server.memory:
+            assignment, unplaced = self._placed(outputs, assignment, unplaced)
         server = _with_memory(server, UNPLACED, unplaced)
         return self._regroup(server, assignment, round)
 
     def _stage_two(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
-        if UPDATES not in server.memory:
-            return server
+        updates = pairs_of(server, UPDATES)
         assignment = server.assignment.copy()
         next_cluster = len(server.centres)
         for cluster in range(len(server.centres)):
             members = server.members(cluster)
-            cosines = server.memory[UPDATES][np.ix_(members, members)]
-            if len(members) < self.min_clients or np.isnan(cosines).any():
+            tested = _tested(server, updates, members)
+            if len(tested) < self.min_clients:
                 continue
-            distance = cosine_distance(cosines)
+            distance = cosine_distance(updates.block(tested))
             proposal = propose(distance)
             result = self.hopkins.test(distance, rng)
             passed = proposal.silhouette >= self.stage2_silhouette or (
@@ -132,9 +144,9 @@ class TwoStage:
             )  # fmt: skip
             server = dataclasses.replace(server, decisions=(*server.decisions, decision))
             if split:
-                new = proposal.labels > 0
-                assignment[members[new]] = next_cluster + proposal.labels[new] - 1
-                next_cluster += int(proposal.labels.max())
+                labels = _followed(updates, members, tested, proposal.labels)
+                assignment[members[labels > 0]] = next_cluster + labels[labels > 0] - 1
+                next_cluster += int(labels.max())
         if np.array_equal(assignment, server.assignment):
             return server
         return self._regroup(server, assignment, round)
@@ -160,39 +172,43 @@ class TwoStage:
     def _place_newcomers(self, server: ServerState, round: int) -> ServerState:
         """Move clients that were unknown at the split to the nearest cluster, if it is near."""
         unplaced = server.memory.get(UNPLACED, np.zeros(server.num_clients, dtype=bool))
-        if not unplaced.any() or OUTPUTS not in server.memory:
+        if not unplaced.any():
             return server
-        assignment, waiting = server.assignment.copy(), unplaced.copy()
-        for client in np.flatnonzero(unplaced):
-            distances = _mean_to_clusters(server, int(client), ~unplaced)
-            if not np.isnan(distances).all() and np.nanmin(distances) <= self.eject_above:
-                assignment[client] = int(np.nanargmin(distances))
-                waiting[client] = False
+        outputs = pairs_of(server, OUTPUTS)
+        assignment, waiting = self._placed(outputs, server.assignment, unplaced)
         if np.array_equal(waiting, unplaced):
             return server
         return self._regroup(_with_memory(server, UNPLACED, waiting), assignment, round)
 
+    def _placed(
+        self, outputs: Pairs, assignment: np.ndarray, unplaced: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the assignment with clients moved that are near a cluster, and who still waits."""
+        means = outputs.means_to(np.where(unplaced, ABSENT, assignment))
+        means = np.where(np.isnan(means), np.inf, means)
+        near = unplaced & (means.min(axis=1) <= self.eject_above)
+        return np.where(near, means.argmin(axis=1), assignment), unplaced & ~near
 
-def complete(matrix: np.ndarray) -> np.ndarray:
-    """Return clients whose pairs are all measured, sorted: those with most gaps leave first."""
-    clients = np.arange(len(matrix))
-    gaps = np.isnan(matrix)
-    while len(clients) and gaps[np.ix_(clients, clients)].any():
-        worst = gaps[np.ix_(clients, clients)].sum(axis=1).argmax()
-        clients = np.delete(clients, worst)
-    return clients
+
+def _tested(server: ServerState, updates: Pairs, members: np.ndarray) -> np.ndarray:
+    """The members of a cluster to be tested: all, or its landmarks; none while pairs are missing.
+
+    A landmark was measured with every other member.
+    """
+    known = updates.degrees(members) == len(members) - 1
+    return members[known] if known.all() or LANDMARKS in server.memory else members[:0]
 
 
-def _mean_to_clusters(server: ServerState, client: int, placed: np.ndarray) -> np.ndarray:
-    """Mean divergence of one client to the placed members of each cluster, NaN if unknown."""
-    means = np.full(len(server.centres), np.nan)
-    for cluster in range(len(server.centres)):
-        members = [m for m in server.members(cluster) if placed[m] and m != client]
-        known = [server.memory[OUTPUTS][client, m] for m in members]
-        known = [value for value in known if not np.isnan(value)]
-        if known:
-            means[cluster] = np.mean(known)
-    return means
+def _followed(
+    updates: Pairs, members: np.ndarray, tested: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Labels of all members: who was not tested goes where updates are most like its own."""
+    groups = np.full(updates.num_clients, ABSENT)
+    groups[tested] = labels
+    others = np.setdiff1d(members, tested)
+    if len(others):
+        groups[others] = updates.means_to(groups)[others].argmax(axis=1)
+    return np.asarray(groups[members])
 
 
 def _with_memory(server: ServerState, key: str, value: np.ndarray) -> ServerState:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from scipy.stats import binom, kstest
 
+from fedtsd.clustering import hopkins
 from fedtsd.clustering.hopkins import Hopkins, classical_mds
 from fedtsd.clustering.similarity import js_divergence
 from fedtsd.clustering.split import propose
@@ -190,6 +191,14 @@ def test_mds_restores_distances_and_orders_axes():
 def test_mds_settles_the_signs_of_axes(seed):
     restored = classical_mds(_distance(np.random.default_rng(seed).standard_normal((9, 3))), 3)
     assert (restored.max(axis=0) == np.abs(restored).max(axis=0)).all()
+
+
+def test_mds_of_many_clients_computes_the_same_axes(monkeypatch):
+    distance = _distance(np.random.default_rng(9).standard_normal((60, 5)) * [5, 4, 3, 2, 1])
+    all_axes = classical_mds(distance, 3)
+    monkeypatch.setattr(hopkins, "_ALL_AXES", 10)
+    np.testing.assert_allclose(classical_mds(distance, 3), all_axes, atol=1e-12)
+    assert classical_mds(distance, 100).shape == (60, 5)
 
 
 def test_mds_drops_imaginary_axes():

@@ -9,13 +9,14 @@ from scipy.spatial.distance import jensenshannon
 
 from fedtsd.clustering import similarity
 from fedtsd.clustering.similarity import (
+    blocks_of,
     canonical_order,
     centred_cosines,
     check_distances,
     cosine_distance,
+    cosines_of,
     js_divergence,
     label_divergence,
-    running_mean,
 )
 
 
@@ -116,6 +117,16 @@ def test_js_does_not_depend_on_the_block_size(monkeypatch, block):
     np.testing.assert_allclose(blocked_samples, per_sample, atol=1e-14)
 
 
+@given(laws, st.data())
+def test_js_to_landmarks_is_part_of_the_whole(outputs, data):
+    chosen = data.draw(st.lists(st.integers(0, len(outputs) - 1), min_size=1, unique=True))
+    mean, per_sample = js_divergence(outputs, np.array(chosen))
+    assert (mean == js_divergence(outputs)[0][:, chosen]).all()
+    pairs = [(i, j) for i in range(len(outputs)) for j in chosen if i != j]
+    each = [js_divergence(outputs[[i, j]])[1] for i, j in pairs]
+    np.testing.assert_allclose(per_sample, np.mean(each, axis=0) if pairs else 0, atol=1e-14)
+
+
 def test_js_memory_is_bounded():
     outputs = np.random.default_rng(2).dirichlet(np.ones(10), size=(150, 200)).astype(np.float32)
     tracemalloc.start()
@@ -145,24 +156,6 @@ def test_label_divergence_by_hand():
     near = 1.5 - 0.75 * np.log2(3)
     divergence = label_divergence(np.array([[30, 0], [5, 5], [0, 7]]))
     np.testing.assert_allclose(divergence, [[0, near, 1], [near, 0, near], [1, near, 0]])
-
-
-def test_running_mean_by_hand():
-    nan = np.nan
-    old = np.array([[nan, nan], [0.4, 0.4]])
-    new = np.array([[nan, 0.2], [nan, 0.2]])
-    # never measured; first time takes .2; absent keeps .4; both: .75 * .4 + .25 * .2 = .35
-    expected = [[nan, 0.2], [0.4, 0.35]]
-    np.testing.assert_allclose(running_mean(old, new, keep=0.75), expected)
-    assert np.isnan(old[0, 1])  # the inputs are left alone
-
-
-def test_running_mean_refuses_nonsense():
-    one = np.ones((2, 2))
-    with pytest.raises(ValueError, match=r"keep must lie in 0\.\.1, got 1\.5"):
-        running_mean(one, one, keep=1.5)
-    with pytest.raises(ValueError, match="equal shapes"):
-        running_mean(one, np.ones((3, 3)), keep=0.5)
 
 
 def test_centred_cosines_by_hand():
@@ -210,6 +203,24 @@ def test_centred_cosines_add_up_over_blocks(monkeypatch):
     np.testing.assert_allclose(centred_cosines(updates), whole, atol=1e-13)
 
 
+def test_cosines_to_landmarks_are_part_of_the_whole():
+    updates = np.random.default_rng(5).standard_normal((9, 40)).astype(np.float32)
+    updates[3] = updates.mean(axis=0)  # nearly without direction
+    chosen = np.array([1, 3, 8])
+    part = centred_cosines(updates, chosen)
+    np.testing.assert_allclose(part, centred_cosines(updates)[:, chosen], atol=1e-12)
+    assert (part[chosen, [0, 1, 2]] == 1).all()
+
+
+def test_updates_come_tensor_by_tensor():
+    rng = np.random.default_rng(6)
+    rows = [[rng.standard_normal((3, 2)), rng.standard_normal(5)] for _ in range(4)]
+    whole = np.array([np.concatenate([part.ravel() for part in row]) for row in rows])
+    blocks = list(blocks_of(rows))
+    np.testing.assert_array_equal(np.concatenate(blocks, axis=1), whole)
+    np.testing.assert_allclose(cosines_of(iter(blocks), 4), centred_cosines(whole), atol=1e-15)
+
+
 def test_centred_cosines_refuse_nonsense():
     with pytest.raises(ValueError, match="finite"):
         centred_cosines(np.array([[1.0, np.nan], [0.0, 1.0]]))
@@ -237,6 +248,13 @@ def test_cosine_distance_by_hand():
 def test_check_distances_names_the_fault(distance, message):
     with pytest.raises(ValueError, match=f"gap must .*{message}"):
         check_distances(distance, "gap")
+
+
+def test_canonical_order_is_that_of_sorted_rows():
+    points = np.random.default_rng(8).integers(0, 4, (40, 2))  # many ties and some copies
+    distance = np.abs(points[:, None] - points[None]).sum(axis=-1).astype(float)
+    rows = np.sort(distance, axis=1)[canonical_order(distance)].tolist()
+    assert rows == sorted(rows)
 
 
 TOYS = {

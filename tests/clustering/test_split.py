@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.spatial.distance import cdist
-from sklearn.metrics import adjusted_rand_score
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import cdist, squareform
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from fedtsd.clustering.split import eject, propose, renumber
+from fedtsd.clustering.split import eject, propose, renumber, silhouettes
 
 
 def _line(*places):
@@ -70,6 +71,28 @@ def test_the_number_of_clusters_is_limited(limit):
     # Half the clients at most: six pairs would be 6 = 12 / 2, twelve loners are not considered.
     pairs = [10 * group + step for group in range(6) for step in (0, 0.1)]
     assert propose(_line(*pairs)).labels.max() + 1 == 6
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(4, 30), st.sampled_from(["cloud", "grid", "copies"]))
+def test_silhouettes_of_all_cuts_equal_those_of_scikit_learn(seed, clients, kind):
+    rng = np.random.default_rng(seed)
+    points = rng.standard_normal((clients, 2))
+    if kind == "grid":  # many equal distances, so many merges at one height
+        points = rng.integers(0, 3, (clients, 2)).astype(float)
+    if kind == "copies":
+        points = points[rng.integers(0, clients, clients)]
+    distance = cdist(points, points)
+    tree = linkage(squareform(distance, checks=False), method="average")
+    most = clients // 2
+    expected = {}
+    for clusters in range(2, most + 1):
+        labels = fcluster(tree, clusters, criterion="maxclust")
+        if labels.max() == clusters:
+            expected[clusters] = silhouette_score(distance, labels, metric="precomputed")
+    found = silhouettes(distance, tree, most)
+    assert sorted(found) == sorted(expected)
+    for clusters, value in expected.items():
+        assert found[clusters] == pytest.approx(value, abs=1e-12)
 
 
 def test_fewer_clusters_win_a_tie():

@@ -6,18 +6,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtsd.clustering.two_stage import UNPLACED, TwoStage, complete
+from fedtsd.clustering.pairs import Pairs
+from fedtsd.clustering.two_stage import UNPLACED, TwoStage
 from fedtsd.launch import check, composed
 from fedtsd.server import reassigned, start_state
-from fedtsd.similarity import OUTPUTS, OUTPUTS_ROUND, UPDATES
+from fedtsd.similarity import LANDMARKS, OUTPUTS, OUTPUTS_ROUND, UPDATES, pairs_of
 
 POLICY: TwoStage = check(composed(["method=fedtsdp"])).clustering
 
 
-def server(n: int, **memory: np.ndarray):
+def server(n: int, **matrices: np.ndarray):
     state = start_state({"w": torch.zeros(1)}, np.zeros((n, 3), dtype=bool))
+    return holding(state, **matrices)
+
+
+def holding(state, **matrices: np.ndarray):
     names = {"outputs": OUTPUTS, "updates": UPDATES}
-    return dataclasses.replace(state, memory={names[k]: v for k, v in memory.items()})
+    memory = dict(state.memory)
+    for name, matrix in matrices.items():
+        memory |= Pairs.of(matrix).stored(names[name])
+    return dataclasses.replace(state, memory=memory)
 
 
 def grouped(groups: np.ndarray, near: float, far: float, seed: int = 0) -> np.ndarray:
@@ -87,7 +95,7 @@ def test_updates_split_each_cluster() -> None:
     state = rounds(server(10, updates=cosines), [5, 6])
     assert state.assignment.tolist() == groups.tolist()
     assert state.decisions[0].stage == 2
-    assert np.isnan(state.memory[UPDATES]).all()  # restarted in the new clusters
+    assert not len(pairs_of(state, UPDATES).keys)  # restarted in the new clusters
 
 
 def test_updates_wait_for_round_five() -> None:
@@ -101,7 +109,7 @@ def test_stage_two_splits_inside_a_cluster_and_leaves_the_others() -> None:
     cosines = grouped(inner, 0.8, -0.7)
     np.fill_diagonal(cosines, 1)
     state = reassigned(server(14), outer, 4)
-    state = dataclasses.replace(state, memory={UPDATES: cosines})
+    state = holding(state, updates=cosines)
     state = rounds(state, [6, 7])
     assert sorted(state.members(k).tolist() for k in range(3)) == [
         [0, 1, 2, 3, 4],
@@ -162,17 +170,58 @@ def test_unmeasured_clients_wait_and_then_join_the_nearest() -> None:
     state = rounds(server(17, outputs=gaps), [3, 4])
     assert len(state.centres) == 3
     assert state.memory[UNPLACED].nonzero()[0].tolist() == [16]
-    state = dataclasses.replace(state, memory={**state.memory, OUTPUTS: full})
+    state = holding(state, outputs=full)
     state = rounds(state, [5])
     assert state.assignment[16] == state.assignment[0]
     assert not state.memory[UNPLACED].any()
 
 
-def test_complete_drops_those_with_most_gaps() -> None:
-    matrix = np.zeros((4, 4))
-    matrix[1, [0, 2, 3]] = matrix[[0, 2, 3], 1] = np.nan
-    assert complete(matrix).tolist() == [0, 2, 3]
-    assert complete(np.zeros((2, 2))).tolist() == [0, 1]
+def seen_by(matrix: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The matrix as it is measured with landmarks: pairs of two others are unknown."""
+    matrix = matrix.copy()
+    others = np.setdiff1d(np.arange(len(matrix)), landmarks)
+    matrix[np.ix_(others, others)] = np.nan
+    np.fill_diagonal(matrix, 0)
+    return matrix
+
+
+def with_landmarks(state):
+    memory = {**state.memory, LANDMARKS: np.array([12])}
+    return dataclasses.replace(state, memory=memory)
+
+
+WHERE = np.arange(0, 18, 2)  # landmarks: three of each of the groups
+
+
+def test_who_is_no_landmark_follows_in_the_round_of_the_split() -> None:
+    matrix = seen_by(grouped(GROUPS, 0.05, 0.8), WHERE)
+    state = rounds(with_landmarks(server(18, outputs=matrix)), [3, 4])
+    assert state.assignment.tolist() == GROUPS.tolist()
+    assert not state.memory[UNPLACED].any()
+    # Without the mark, the same gaps are those of clients that were not there: they wait a round.
+    state = rounds(server(18, outputs=matrix), [3, 4])
+    assert len(state.centres) == 4
+
+
+def test_who_is_near_no_landmark_waits() -> None:
+    matrix = grouped(GROUPS, 0.05, 0.8)
+    matrix[1, :] = matrix[:, 1] = 0.5
+    matrix[1, 1] = 0
+    state = rounds(with_landmarks(server(18, outputs=seen_by(matrix, WHERE))), [3, 4])
+    assert state.members(state.assignment[1]).tolist() == [1]
+    assert state.memory[UNPLACED].nonzero()[0].tolist() == [1]
+
+
+def test_updates_of_landmarks_split_all_members() -> None:
+    groups = np.arange(40) % 2
+    cosines = grouped(groups, 0.8, -0.7)
+    landmarks = np.arange(12)
+    state = with_landmarks(server(40, updates=seen_by(cosines, landmarks)))
+    state = rounds(state, [5, 6])
+    assert state.assignment.tolist() == groups.tolist()
+    assert state.decisions[0].size == 40
+    # Without the mark, gaps say that members were absent: the cluster is not tested.
+    assert not rounds(server(40, updates=seen_by(cosines, landmarks)), [5, 6]).decisions
 
 
 @pytest.mark.parametrize(
@@ -194,7 +243,7 @@ def test_clusters_keep_their_numbers() -> None:
     cosines = grouped(inner, 0.8, -0.7)
     np.fill_diagonal(cosines, 1)
     state = reassigned(server(18), np.repeat([0, 1], [10, 8]), 4)
-    state = rounds(dataclasses.replace(state, memory={UPDATES: cosines}), [6, 7])
+    state = rounds(holding(state, updates=cosines), [6, 7])
     # Cluster 1 is untouched: splitting cluster 0 must not rename it.
     assert state.assignment[10:].tolist() == [1] * 8
     assert state.assignment[:10].tolist() == [0] * 5 + [2] * 5
