@@ -158,14 +158,17 @@ class Experiment:
         rng = numpy_rng(cfg.seed, "cohort", round)
         size = cfg.cohort.size or len(server.present)
         cohort = np.sort(rng.choice(server.present, size=size, replace=False))
-        public = None
+        public, tellers = None, np.ones(server.num_clients, dtype=bool)
         if cfg.reads_outputs:
+            if round < cfg.rounds:  # after the last round reports show how all clients ended
+                tellers = cfg.similarity.tellers(server, round)
             rng = numpy_rng(cfg.seed, "public samples", round)
             public = cfg.similarity.choose_public(server, self.num_public, rng)
         # Sums lose who sent what: they do where no policy asks for that.
         blind = not cfg.reads_outputs and not cfg.clustering.uses_updates
         sums = cfg.aggregation.sums if blind else None
-        return self.request(server, round, Train(cfg.training.phases, public, sums), cohort)
+        task = Train(cfg.training.phases, public, sums)
+        return self.request(server, round, task, cohort, tellers)
 
     def evaluate_request(self, server: ServerState, round: int, clients: np.ndarray) -> Request:
         """Ask clients how the model does that they would receive next."""
@@ -173,17 +176,30 @@ class Experiment:
         task = Evaluate(self.config.evaluation.stages, tuning)
         return self.request(server, round, task, clients)
 
-    def request(self, server: ServerState, round: int, task: Task, clients: np.ndarray) -> Request:
+    def request(
+        self,
+        server: ServerState,
+        round: int,
+        task: Task,
+        clients: np.ndarray,
+        tellers: np.ndarray | None = None,
+    ) -> Request:
         """Split each client's model into what is sent and what is personal: here and only here.
 
-        Raises ValueError for a newcomer that has not joined: it has no cluster to be sent.
+        tellers: bool [N], who sends outputs if the task asks for them; None means everybody. Raises
+        ValueError for a newcomer that has not joined: it has no cluster to be sent.
         """
         if (server.assignment[clients] == ABSENT).any():
             raise ValueError(f"round {round}: clients that have not joined cannot be asked")
         sets, which = np.unique(server.personal[clients], axis=0, return_inverse=True)
         personal = [self.tensors_in(kept) for kept in sets]
         rows = tuple(
-            ClientRequest(client, int(server.assignment[client]), personal[kept])
+            ClientRequest(
+                client,
+                int(server.assignment[client]),
+                personal[kept],
+                tellers is None or bool(tellers[client]),
+            )
             for client, kept in zip(clients.tolist(), which.reshape(-1), strict=True)
         )
         return Request(round, task, server.centres, rows)

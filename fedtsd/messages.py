@@ -33,11 +33,13 @@ class ClientRequest:
 
     model: which of the request's models it receives; a `Probe` sends all of them to everybody.
     personal: the tensors that stay with the client: it is not sent them, and keeps its own.
+    tells: whether it sends its outputs, where the task asks for outputs.
     """
 
     client: int
     model: int
     personal: frozenset[str]
+    tells: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Train:
     phases: tuple[Phase, ...]
     public: Tensor | None
     sums: str | None
+
+    def public_for(self, row: ClientRequest) -> Tensor | None:
+        """Return the public samples whose outputs a client is asked for, if any."""
+        return self.public if row.tells else None
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,10 @@ class Request:
         """Return what a client is sent of its model: all that it does not keep to itself."""
         model = self.models[row.model]
         return {name: tensor for name, tensor in model.items() if name not in row.personal}
+
+    def public_for(self, row: ClientRequest) -> Tensor | None:
+        """Return the public samples (indices [B]) whose outputs a client is asked for, if any."""
+        return self.task.public_for(row) if isinstance(self.task, Train) else None
 
 
 @dataclass(frozen=True)
@@ -279,7 +289,7 @@ class Channel:
             if row.num_examples < 1:
                 raise ProtocolError(f"{where}: num_examples is {row.num_examples}, must be >= 1")
             self._check_tensors(request, asked, row, where)
-            self._check_outputs(request.task, row, where)
+            self._check_outputs(request.public_for(asked), row, where)
             _check_losses(request, row, where)
         asked_for = request.task.sums if isinstance(request.task, Train) else None
         if (reply.sums is None) != (asked_for is None):
@@ -328,8 +338,7 @@ class Channel:
             for name, tensor in found.tensors.items():
                 self._check_tensor(name, tensor, torch.float64, where)
 
-    def _check_outputs(self, task: Task, row: ClientReply, where: str) -> None:
-        public = task.public if isinstance(task, Train) else None
+    def _check_outputs(self, public: Tensor | None, row: ClientReply, where: str) -> None:
         if (row.outputs is None) != (public is None):
             raise ProtocolError(f"{where}: outputs on public samples were not as asked for")
         if row.outputs is None or public is None:
@@ -368,14 +377,14 @@ def _sent(request: Request, asked: ClientRequest, row: ClientReply) -> dict[str,
 
 def _received(request: Request, asked: ClientRequest) -> dict[str, int]:
     """Return the bytes of everything that one client is sent, by name."""
-    task = request.task
-    models = request.models if isinstance(task, Probe) else (request.sent(asked),)
+    models = request.models if isinstance(request.task, Probe) else (request.sent(asked),)
     sizes: dict[str, int] = {}
     for model in models:
         for name, tensor in model.items():
             sizes[name] = sizes.get(name, 0) + _num_bytes(tensor)
-    if isinstance(task, Train) and task.public is not None:
-        sizes[SENT_PUBLIC] = _num_bytes(task.public)
+    public = request.public_for(asked)
+    if public is not None:
+        sizes[SENT_PUBLIC] = _num_bytes(public)
     return sizes
 
 

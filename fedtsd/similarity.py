@@ -97,6 +97,21 @@ class Similarity:
             return None
         return np.asarray(0.9 * weight / weight.sum() + 0.1 / len(weight))
 
+    def tellers(self, server: ServerState, round: int) -> np.ndarray:
+        """Return of which clients outputs would be read, bool [N]: see `measure_outputs`.
+
+        Those that share all layers, if there are two of them, and those that have not been compared
+        with everybody yet.
+        """
+        here = np.zeros(server.num_clients, dtype=bool)
+        if round < self.first_round:
+            return here
+        here[server.present] = True
+        met = pairs_of(server, OUTPUTS).degrees(np.arange(server.num_clients))
+        telling = here & (met < here.sum() - 1)
+        sharing = here & ~server.personal.any(axis=1)
+        return np.asarray(telling | (sharing & (sharing.sum() > 1)))
+
     def measure_outputs(
         self, server: ServerState, request: Request, reply: Reply, public: torch.Tensor, pool: int
     ) -> ServerState:
@@ -105,10 +120,10 @@ class Similarity:
         A pair counts while both clients share every layer: private heads drift apart and inflate
         the divergence. A pair never measured before is taken all the same.
         """
-        if request.round < self.first_round or len(reply.rows) < 2:
+        told = {row.client: row.outputs for row in reply.rows if row.outputs is not None}
+        if request.round < self.first_round or len(told) < 2:
             return server
-        clients = np.array(request.clients)
-        outputs = torch.stack([row.outputs for row in reply.rows if row.outputs is not None])
+        clients, outputs = np.array(list(told)), torch.stack(list(told.values()))
         landmarks = self._landmarks(clients, server.num_clients)
         divergence, per_sample = js_divergence(outputs.numpy(), landmarks)
         columns = clients if landmarks is None else clients[landmarks]

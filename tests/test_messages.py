@@ -171,3 +171,14 @@ def test_sums_nobody_asked_for_are_refused() -> None:
     channel = Channel(Scripted(Reply(3, (good(),), (of_body(),))), SHAPES, num_classes=5)
     with pytest.raises(ProtocolError, match="sums of models were not as asked for"):
         channel.exchange(request())
+
+
+def test_outputs_of_who_should_not_tell_are_refused() -> None:
+    asked = request(PUBLIC)
+    quiet = dataclasses.replace(asked, rows=(dataclasses.replace(asked.rows[0], tells=False),))
+    channel = Channel(Scripted(Reply(3, (good(),))), SHAPES, num_classes=5)
+    channel.exchange(quiet)
+    assert channel.drain().bytes_down == 24  # it is not sent the numbers either
+    told = Channel(Scripted(Reply(3, (good(outputs=torch.full((3, 5), 0.2)),))), SHAPES, 5)
+    with pytest.raises(ProtocolError, match="outputs on public samples were not as asked"):
+        told.exchange(quiet)

@@ -251,3 +251,30 @@ def test_a_checkpoint_keeps_the_pairs(tmp_path) -> None:
 def test_settings_are_checked(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(POLICY, **change)
+
+
+def test_outputs_are_asked_of_those_of_whom_they_would_be_read() -> None:
+    state = server(4)
+    assert POLICY.tellers(state, 1).tolist() == [False] * 4  # round 1 is not read
+    assert POLICY.tellers(state, 2).tolist() == [True] * 4
+    met = measure(state, {c: [A, B] for c in range(4)}, 2)
+
+    def tellers(state, *private: int) -> list[int]:
+        personal = np.isin(np.arange(4), private)[:, None]
+        return np.flatnonzero(
+            POLICY.tellers(dataclasses.replace(state, personal=personal), 3)
+        ).tolist()
+
+    assert tellers(met, 1) == [0, 2, 3]
+    assert tellers(met, 1, 2, 3) == []  # one alone makes no pair
+    some = measure(state, {c: [A, B] for c in (0, 1, 2)}, 2)
+    assert tellers(some, 0, 1, 2) == [0, 1, 2, 3]  # nobody has been compared with client 3
+    assert tellers(met, 0, 1, 2, 3) == []
+
+
+def test_who_tells_nothing_is_not_measured() -> None:
+    request, reply, public, pool = exchange({0: [A, A], 1: [B, B], 2: [B, B]}, 2)
+    rows = (reply.rows[0], dataclasses.replace(reply.rows[1], outputs=None), reply.rows[2])
+    state = POLICY.measure_outputs(server(3), request, Reply(2, rows), public, pool)
+    pairs = pairs_of(state, OUTPUTS)
+    assert [end.tolist() for end in pairs.ends] == [[0], [2]]

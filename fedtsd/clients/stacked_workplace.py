@@ -72,7 +72,7 @@ class StackedWorkplace:
         started = time.perf_counter()
         held = self._held(chunk)
         processed = self._fit(chunk, held, task.phases, "train")
-        told = self._told(len(held), task.public)
+        told = self._told(chunk, task)
         self._keep(chunk)
         each = (time.perf_counter() - started) / max(1, sum(processed))
         return [
@@ -131,14 +131,16 @@ class StackedWorkplace:
         kept = [self._store.get(row.client) if row.personal else {} for row in rows]
         self._stack.lay_out(chunk.models, rows, kept)
 
-    def _told(self, count: int, public: Tensor | None) -> Sequence[Tensor | None]:
+    def _told(self, chunk: Chunk, task: Train) -> Sequence[Tensor | None]:
         """Return what each client tells of its outputs on the public samples asked for."""
-        if public is None:
+        public, count = task.public, len(chunk.rows)
+        if public is None or not any(row.tells for row in chunk.rows):
             return [None] * count
         inputs = self._data.public[public.to(self._side.device)]
         outputs = self._outputs.of_all(self.tensors(count), inputs)
         told = local.probabilities(outputs.flatten(0, 1), self._data.regression).cpu()
-        return told.view(count, len(inputs), -1).unbind()
+        each = told.view(count, len(inputs), -1).unbind()
+        return [own if row.tells else None for row, own in zip(chunk.rows, each, strict=True)]
 
     def _keep(self, chunk: Chunk) -> None:
         tensors = self.tensors(len(chunk.rows))

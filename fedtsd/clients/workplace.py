@@ -47,8 +47,9 @@ class Workplace:
         rng = torch_rng(self._side.seed, "train", request.round, row.client)
         num_samples = self._fit(split, task.phases, row.personal, rng)
         outputs = None
-        if task.public is not None:
-            chosen = self._data.public[task.public.to(self._data.public.device)]
+        public = task.public_for(row)
+        if public is not None:
+            chosen = self._data.public[public.to(self._data.public.device)]
             outputs = local.public_outputs(self._model, chosen, self._data.regression)
         self._store.put(row.client, self.tensors)
         seconds = time.perf_counter() - started
