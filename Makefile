@@ -45,8 +45,8 @@ format: $(READY) ## Format the code
 figures: $(READY) ## Draw the paper's figures, quick profile (PROFILE=full for all), running what is missing
 	$(BIN)/fedtsd figures profile=$(or $(PROFILE),quick)
 
-bench: $(READY) ## Time one round of each method on digits
-	$(BIN)/python scripts/bench_rounds.py
+bench: $(READY) ## Measure how fast the engines are, over a plain centralized loop
+	$(BIN)/fedtsd bench
 
 lock: $(READY) ## Choose versions anew and pin them in requirements.lock
 	@uv=$$(command -v uv || echo $(BIN)/uv); \

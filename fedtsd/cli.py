@@ -1,4 +1,4 @@
-"""The command line: `fedtsd train | report | figures | search | methods | data`.
+"""The command line: `fedtsd train | report | figures | search | bench | methods | data`.
 
 Heavy imports stay inside the commands, so that help comes at once.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from fedtsd import __version__
 from fedtsd.catalogue import describe_methods, describe_train
 from fedtsd.errors import InputError, Terminated
+from fedtsd.imports import fast_imports
 
 HELP = """\
 fedtsd: experiments in clustered, personalised federated learning
@@ -24,6 +25,7 @@ fedtsd: experiments in clustered, personalised federated learning
   fedtsd figures [profile=full]  draw the paper's figures, running what is missing for them
   fedtsd figures FOLDER...       draw the figures of runs and sweeps again, from their tables
   fedtsd search OVERRIDES        search for the best values by validation score
+  fedtsd bench                   measure how fast the engines are on this machine
   fedtsd methods                 list the methods
   fedtsd data                    list the data sets; `fedtsd data get NAME` fetches one
   fedtsd data show [OVERRIDES]   what each client would hold, and how much clients differ
@@ -41,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         "report": _report,
         "figures": _figures,
         "search": _search,
+        "bench": _bench,
         "methods": _methods,
         "data": _data,
     }
@@ -70,7 +73,8 @@ def _train(args: list[str]) -> int:
     if any(arg in ("-h", "--help") for arg in args):
         print(describe_train(), end="")
         return 0
-    from fedtsd import launch
+    with fast_imports():
+        from fedtsd import launch
 
     launch.SIGNALS.listen()
     resume = [arg.partition("=")[2] for arg in args if arg.startswith("resume=")]
@@ -78,7 +82,8 @@ def _train(args: list[str]) -> int:
         others = [arg for arg in args if not arg.startswith("resume=")]
         return launch.resume(Path(resume[-1]), others)
     if {"-m", "--multirun"} & set(args) and not any(_is_flag(arg) for arg in args):
-        from fedtsd.sweep import sweep
+        with fast_imports():
+            from fedtsd.sweep import sweep
 
         return sweep(args)
     return launch.train(args)
@@ -90,23 +95,32 @@ def _is_flag(arg: str) -> bool:
 
 
 def _report(args: list[str]) -> int:
-    from fedtsd.report.command import report_command
+    with fast_imports():
+        from fedtsd.report.command import report_command
 
     return report_command(args)
 
 
 def _figures(args: list[str]) -> int:
-    from fedtsd.report.paper import figures_command
+    with fast_imports():
+        from fedtsd.report.paper import figures_command
 
     return figures_command(args)
 
 
 def _search(args: list[str]) -> int:
-    from fedtsd.launch import SIGNALS
-    from fedtsd.search import search_command
+    with fast_imports():
+        from fedtsd.launch import SIGNALS
+        from fedtsd.search import search_command
 
     SIGNALS.listen()
     return search_command(args)
+
+
+def _bench(args: list[str]) -> int:
+    from fedtsd.bench.command import bench_command
+
+    return bench_command(args)
 
 
 def _methods(args: list[str]) -> int:
@@ -124,7 +138,8 @@ def _complete(args: list[str], commands: dict[str, Any]) -> int:
     """Answer the shell's question what may follow; Hydra knows the overrides of `train`."""
     words = os.environ.get("COMP_LINE", "").split(" ")
     if len(words) > 2 and words[1] == "train":
-        from fedtsd import launch
+        with fast_imports():
+            from fedtsd import launch
 
         # Hydra expects the overrides right after the program's name.
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])

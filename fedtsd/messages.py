@@ -353,10 +353,17 @@ def place_of(request: Request, client: int) -> str:
     return f"round {request.round}, client {client}"
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Return whether no element is NaN or infinite."""
+    # A sum is finite only if all its terms are, and ten times faster than looking at each. It may
+    # overflow where they are finite: then each is looked at.
+    return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
+
+
 def check_finite(tensors: Tensors, where: str) -> None:
     """Raise ProtocolError if training has diverged."""
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise ProtocolError(
                 f"{where}: {name} has NaN or infinite values; training diverged, "
                 "try a smaller training.lr"

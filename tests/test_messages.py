@@ -17,6 +17,7 @@ from fedtsd.messages import (
     Request,
     Traffic,
     Train,
+    all_finite,
 )
 from fedtsd.sums import Sums
 from fedtsd.training import Phase
@@ -182,3 +183,17 @@ def test_outputs_of_who_should_not_tell_are_refused() -> None:
     told = Channel(Scripted(Reply(3, (good(outputs=torch.full((3, 5), 0.2)),))), SHAPES, 5)
     with pytest.raises(ProtocolError, match="outputs on public samples were not as asked"):
         told.exchange(quiet)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, -2.0], True),
+        ([3e38, 3e38], True),  # the sum overflows, the terms do not
+        ([float("inf"), -float("inf")], False),
+        ([float("nan"), 1.0], False),
+        ([], True),
+    ],
+)
+def test_whether_all_elements_are_finite(values, expected: bool) -> None:
+    assert all_finite(torch.tensor(values)) is expected

@@ -13,7 +13,7 @@ from fedtsd.clients.flat import FlatModel
 from fedtsd.clients.gathering import JOB_CLIENTS, Gathering, Job
 from fedtsd.clients.pool import ForkedPool, InlinePool, Pool
 from fedtsd.clients.workplace import Workplace
-from fedtsd.messages import ClientReply, Reply, Request, Train, check_finite, place_of
+from fedtsd.messages import ClientReply, Reply, Request, Train, all_finite, check_finite, place_of
 from fedtsd.shared import shared_tensor
 
 
@@ -68,7 +68,7 @@ class Desk:
         reply = self._workplace.work(request, row)
         if isinstance(request.task, Train):
             # In a sum it could not be told whose model has diverged.
-            if request.task.sums is not None and not torch.isfinite(self._flat.vector).all():
+            if request.task.sums is not None and not all_finite(self._flat.vector):
                 check_finite(self._workplace.tensors, place_of(request, row.client))
             self._memory.slots[slot].copy_(self._flat.vector)
         return reply
