@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedtsd.clients.allocator import keep_memory
 from fedtsd.clients.crew import Crew
 from fedtsd.clients.engine import ClientSide
 from fedtsd.clients.flat import FlatModel
 from fedtsd.clients.store import ClientStore
-from fedtsd.clients.tuned import Trainer
+from fedtsd.clients.tuned import Trainer, pooled_first
 from fedtsd.clients.workplace import Workplace, warm_up
 from fedtsd.cores import usable_cores
 from fedtsd.messages import Reply, Request
@@ -70,7 +70,8 @@ class ParallelEngine:
         self._trainer = Trainer(self._flat, side.training, side.precision, side.device)
         warm_up(side.model, data.public[:1])
         module, train = self._flat.module, self._trainer.train
-        self._workplace = Workplace(side, data, self._store, module, train)
+        forward = nn.Sequential(*pooled_first(list(module.children())))
+        self._workplace = Workplace(side, data, self._store, module, train, forward)
         self._crew: Crew | None = None
 
     def handle(self, request: Request) -> Reply:

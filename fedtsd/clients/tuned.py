@@ -109,7 +109,7 @@ class Network:
             raise TypeError(f"the model must be an nn.Sequential, got {type(module).__name__}")
         self._dense = Dense(module if by_hand else nn.Sequential())
         body = self._dense.body if by_hand else list(module.children())
-        self._body = nn.Sequential(*_pooled_first(body))
+        self._body = nn.Sequential(*pooled_first(body))
         names = {parameter: name for name, parameter in module.named_parameters()}
         self._parameters = {names[p]: p for p in self._body.parameters()}
         for parameter in self._parameters.values():
@@ -131,7 +131,7 @@ class Network:
             descent.add(moving, torch.autograd.grad(features, parameters, gradient))
 
 
-def _pooled_first(modules: list[nn.Module]) -> list[nn.Module]:
+def pooled_first(modules: list[nn.Module]) -> list[nn.Module]:
     """Put max pooling before the ReLU that it follows: the same outputs and gradients.
 
     The largest of a window is the same before and after; where it is negative, the gradient is 0

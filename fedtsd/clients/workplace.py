@@ -25,17 +25,24 @@ Fit = Callable[[Split, tuple[Phase, ...], frozenset[str], torch.Generator], int]
 class Workplace:
     """One network, the data and the private tensors of the clients that work on it.
 
-    fit: how the network is trained. tensors: the network's own, by name: after a client's work,
-    what it has trained.
+    fit: how the network is trained. forward: the network as it is run without being trained, if
+    there is a faster form of it. tensors: the network's own, by name: after a client's work, what
+    it has trained.
     """
 
     def __init__(
-        self, side: ClientSide, data: Federation, store: ClientStore, model: nn.Module, fit: Fit
+        self,
+        side: ClientSide,
+        data: Federation,
+        store: ClientStore,
+        model: nn.Module,
+        fit: Fit,
+        forward: nn.Module | None = None,
     ) -> None:
         self._side = side
         self._data = data
         self._store = store
-        self._model = model
+        self._forward = forward or model
         self._fit = fit
         self.tensors = tensors_of(model)
 
@@ -50,7 +57,7 @@ class Workplace:
         public = task.public_for(row)
         if public is not None:
             chosen = self._data.public[public.to(self._data.public.device)]
-            outputs = local.public_outputs(self._model, chosen, self._data.regression)
+            outputs = local.public_outputs(self._forward, chosen, self._data.regression)
         self._store.put(row.client, self.tensors)
         seconds = time.perf_counter() - started
         return ClientReply(row.client, {}, len(split), num_samples, seconds, outputs)
@@ -64,7 +71,7 @@ class Workplace:
             if stage == "tuned":
                 rng = torch_rng(self._side.seed, "tune", request.round, row.client)
                 self._fit(data.train, (task.tuning,), row.personal, rng)
-            found += local.evaluate(self._model, data, stage)
+            found += local.evaluate(self._forward, data, stage)
         return ClientReply(row.client, {}, len(data.train), evaluations=tuple(found))
 
     def probe(self, request: Request, row: ClientRequest) -> ClientReply:
@@ -73,7 +80,7 @@ class Workplace:
         losses = []
         for model in request.models:
             self._lay_out(model, row)
-            losses.append(local.mean_loss(self._model, split))
+            losses.append(local.mean_loss(self._forward, split))
         return ClientReply(row.client, {}, len(split), losses=tuple(losses))
 
     def work(self, request: Request, row: ClientRequest) -> ClientReply:
