@@ -104,10 +104,13 @@ class Crew:
             self._layout.write(vector, model)
         self._pool.tell(Opening(dataclasses.replace(request, models=()), len(request.models)))
         gathering = Gathering(request, sizes, self._layout, self._memory.slots, self._processes)
+        self._hand_out(gathering)
         while not gathering.done:
-            self._hand_out(gathering)
             for job, replies in self._pool.receive():
                 gathering.take(job, replies)
+            self._hand_out(gathering)  # first, so that nobody waits while we add up
+            gathering.settle()
+            self._hand_out(gathering)  # slots may have become free
         return gathering.reply()
 
     def close(self) -> None:

@@ -151,3 +151,8 @@ def loss_gradient(outputs: Tensor, labels: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=16)
 def _full(value: float, length: int, device: torch.device) -> Tensor:
     return torch.full((length,), value, device=device)
+
+
+@functools.lru_cache(maxsize=8)
+def _minus_ones(length: int, device: torch.device) -> Tensor:
+    return torch.full((length, 1), -1.0, device=device)

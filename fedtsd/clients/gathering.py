@@ -78,13 +78,16 @@ class Gathering:
         return Job(tuple(positions), tuple(self._free.pop() for _ in positions))
 
     def take(self, job: Job, replies: Sequence[ClientReply]) -> None:
-        """Take what came of a job, and deal with all models whose turn it is."""
+        """Take what came of a job."""
         for position, slot, reply in zip(job.positions, job.slots, replies, strict=True):
             self._waiting[position] = slot, reply
+
+    def settle(self) -> None:
+        """Add up or collect all models whose turn it is; their slots are free again."""
         while not self.done and self._order[self._added] in self._waiting:
             position = self._order[self._added]
             slot, reply = self._waiting.pop(position)
-            self._replies[position] = self._settle(position, self._slots[slot], reply)
+            self._replies[position] = self._settled(position, self._slots[slot], reply)
             self._free.append(slot)
             self._added += 1
 
@@ -94,7 +97,7 @@ class Gathering:
         sums = tuple(summing.result() for summing in self._sums) if self._weighting else None
         return Reply(self._request.round, rows, sums)
 
-    def _settle(self, position: int, trained: Tensor, reply: ClientReply) -> ClientReply:
+    def _settled(self, position: int, trained: Tensor, reply: ClientReply) -> ClientReply:
         if not isinstance(self._request.task, Train):
             return reply
         row = self._request.rows[position]

@@ -94,6 +94,7 @@ class Trainer:
         order = torch.randperm(len(split), generator=rng).to(split.labels.device)
         for chosen in torch.split(order, size * GATHERED):
             inputs = split.inputs[chosen].contiguous(memory_format=layout)
+            inputs = self._network.before(inputs)
             labels = torch.split(split.labels[chosen], size)
             yield from zip(torch.split(inputs, size), labels, strict=True)
 
@@ -110,6 +111,9 @@ class Network:
         self._dense = Dense(module if by_hand else nn.Sequential())
         body = self._dense.body if by_hand else list(module.children())
         self._body = nn.Sequential(*pooled_first(body))
+        self._before = nn.Sequential()
+        if not any(True for _ in self._body.parameters()):
+            self._before, self._body = self._body, self._before
         names = {parameter: name for name, parameter in module.named_parameters()}
         self._parameters = {names[p]: p for p in self._body.parameters()}
         for parameter in self._parameters.values():
@@ -117,11 +121,20 @@ class Network:
         images = any(isinstance(child, nn.Conv2d) for child in module.modules())
         self.memory_format = torch.channels_last if images else torch.contiguous_format
 
+    def before(self, inputs: Tensor) -> Tensor:
+        """Map inputs of any number of samples to those that `differentiate` takes.
+
+        Where no parameter comes before the dense end, that part is computed for many batches.
+        """
+        return self._before(inputs) if len(self._before) else inputs
+
     def differentiate(self, inputs: Tensor, labels: Tensor, descent: "Descent") -> None:
         """Give `descent` the gradients of the mean loss of a batch."""
         moving = [name for name in self._parameters if name in descent.sink.targets]
-        with torch.set_grad_enabled(bool(moving)):
-            features = self._body(inputs)
+        features = inputs
+        if self._parameters:
+            with torch.set_grad_enabled(bool(moving)):
+                features = self._body(inputs)
         outputs = self._dense.forward(features.detach())
         gradient = loss_gradient(outputs.float(), labels)
         gradient = self._dense.backward(gradient, descent.sink, bool(moving))

@@ -24,13 +24,19 @@ def run(found, store, sizes, seed: int = 0) -> list[int]:
     """Let two hands finish jobs in a random order; return the positions as they started."""
     rng, open_jobs, started = random.Random(seed), [], []
     while not found.done:
+        if not open_jobs:
+            found.settle()
         while len(open_jobs) < 2 and (job := found.next_job()):
             for position, slot in zip(job.positions, job.slots, strict=True):
                 store[slot] = position + 1.0
             open_jobs.append(job)
             started += job.positions
+        if not open_jobs:
+            break
         job = open_jobs.pop(rng.randrange(len(open_jobs)))
         found.take(job, [ClientReply(10 + p, {}, sizes[p]) for p in job.positions])
+        if rng.random() < 0.7:
+            found.settle()
     return started
 
 
@@ -75,6 +81,8 @@ def test_nobody_starts_without_a_free_slot() -> None:
     assert len(first.positions) == 2
     assert found.next_job() is None
     found.take(first, [ClientReply(10, {}, 10), ClientReply(11, {}, 10)])
+    assert found.next_job() is None
+    found.settle()
     assert found.next_job().positions == (2,)
 
 
