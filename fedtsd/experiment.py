@@ -17,22 +17,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from fedtsd.channel import Channel
 from fedtsd.clients.engine import ClientSide, choose_device
 from fedtsd.config import Config
 from fedtsd.data.dataset import Arrays, Dataset, default_root
 from fedtsd.data.federation import Federation, build_federation
 from fedtsd.data.skew import skew_of
-from fedtsd.messages import (
-    Channel,
-    ClientRequest,
-    Engine,
-    Evaluate,
-    Probe,
-    Reply,
-    Request,
-    Task,
-    Train,
-)
+from fedtsd.messages import ClientRequest, Engine, Evaluate, Probe, Reply, Request, Task, Train
 from fedtsd.models import Layer, initialise, layers_of, tensors_of
 from fedtsd.observer import Observer
 from fedtsd.precision import Precision

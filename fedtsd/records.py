@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from fedtsd import metrics
+from fedtsd.channel import SENT_SUMS, Traffic
 from fedtsd.clustering.similarity import label_divergence
 from fedtsd.config import Config
 from fedtsd.data.dataset import Dataset
 from fedtsd.data.federation import SPLITS, Federation
 from fedtsd.data.table.dataset import Table, schema_of
 from fedtsd.data.table.schema import schema_rows
-from fedtsd.messages import SENT_SUMS, Reply, Traffic
+from fedtsd.messages import Reply
 from fedtsd.models import Layer
 from fedtsd.run_folder import RunFolder
 from fedtsd.score import score_in

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedtsd.channel import SENT_LOSSES
 from fedtsd.data.federation import Federation
 from fedtsd.experiment import build
-from fedtsd.messages import SENT_LOSSES
 from fedtsd.server import ABSENT
 from tests.runs import StopAfter, StoppedError, run_toy, table
 

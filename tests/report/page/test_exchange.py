@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from fedtsd.messages import SENT_LOSSES, SENT_SUMS
+from fedtsd.channel import SENT_LOSSES, SENT_SUMS
 from fedtsd.report.page.exchange import Span, exchange
 from fedtsd.report.results import Results
 from fedtsd.report.tables import RunTables
