@@ -85,7 +85,11 @@ def print_table(
     for i, column in enumerate(columns):
         wraps = column == "engine"
         table.add_column(
-            column, justify="left" if i < names else "right", no_wrap=not wraps, overflow="fold"
+            column,
+            justify="left" if i < names else "right",
+            no_wrap=not wraps,
+            min_width=len("sequential") if wraps else None,
+            overflow="fold",
         )
     before = ""
     for first, *others in rows:
