@@ -45,7 +45,8 @@ class Parallel:
         """Raise ValueError where there is no CPU to run on, or nothing to fork with."""
         if device.type != "cpu":
             raise ValueError(
-                f"parallel runs on the CPU, not on {device.type}; take engine=stacked or device=cpu"
+                f"_target_: parallel runs on the CPU, not on {device.type}; "
+                "take engine=stacked or device=cpu"
             )
         if self.workers is not None and self.workers > 1 and not hasattr(os, "fork"):
             raise ValueError(f"workers: must be 1 where processes cannot fork, got {self.workers}")

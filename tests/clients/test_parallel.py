@@ -96,7 +96,18 @@ def test_a_model_that_diverges_is_named_although_models_are_summed(config, toy) 
     experiment.engine.close()
 
 
-def test_wrong_settings_are_one_line(config) -> None:
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("engine.workers=0", "engine.workers: must be null or at least 1, got 0"),
+        (
+            "device=cuda",
+            "engine._target_: parallel runs on the CPU, not on cuda; "
+            "take engine=stacked or device=cpu",
+        ),
+    ],
+)
+def test_wrong_settings_are_one_line(override: str, message: str, config) -> None:
     with pytest.raises(ConfigError) as caught:
-        config("engine=parallel", "engine.workers=0")
-    assert str(caught.value) == "engine.workers: must be null or at least 1, got 0"
+        config("engine=parallel", override)
+    assert str(caught.value) == message
