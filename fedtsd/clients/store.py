@@ -49,10 +49,10 @@ class ClientStore:
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of all that is kept: `client` int64 [n], and each tensor [n, ...]."""
         clients = torch.nonzero(self._has).flatten()
-        kept = torch.split(self._rows.tensor[clients], self._sizes, dim=1)
+        columns = torch.split(self._rows.tensor, self._sizes, dim=1)
         tensors = {
-            name: part.reshape(len(clients), *shape)
-            for (name, shape), part in zip(self._shapes.items(), kept, strict=True)
+            name: part.index_select(0, clients).view(len(clients), *shape)
+            for (name, shape), part in zip(self._shapes.items(), columns, strict=True)
         }
         return {"client": clients, **tensors}
 
