@@ -8,6 +8,7 @@ Shapes: B batch, Y outputs.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ class Dense:
         return len(self._ops)
 
 
-class _Op:
+class _Op(ABC):
     """One module. `backward` gives the gradient of its input if `through` is true."""
 
     names: tuple[str, ...] = ()
@@ -76,11 +77,11 @@ class _Op:
     def __init__(self, name: str, module: nn.Module) -> None:
         self._module = module
 
-    def forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor: ...
 
-    def backward(self, gradient: Tensor, sink: Sink, through: bool) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def backward(self, gradient: Tensor, sink: Sink, through: bool) -> Tensor: ...
 
 
 class _Linear(_Op):
