@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fedtsd.errors import DataError
 
@@ -164,9 +164,17 @@ def _unpack(package: Package, archive: Path, folder: Path) -> None:
         return
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # An attribute, as Python before 3.11.4 has no such argument; there the choice of plain
+            # files inside the folder has to do.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(folder, members=[member for member in tar if _is_inside(member)])
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{archive.name}: cannot be unpacked: {error}") from error
+
+
+def _is_inside(member: tarfile.TarInfo) -> bool:
+    path = PurePosixPath(member.name)
+    return member.isreg() and not path.is_absolute() and ".." not in path.parts
 
 
 def _run(command: list[str], folder: Path, package: Package, advice: str, report: Report) -> None:

@@ -109,3 +109,18 @@ def test_pooling_is_the_rounded_mean(side: int) -> None:
 def test_pool_is_a_whole_number(pool) -> None:
     with pytest.raises(ValueError, match="pool: must divide the image side 28, got"):
         ImageSet("mnist", "auto", pool, 1, "public")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "inside"),
+    [
+        ("package/a.png", tarfile.REGTYPE, True),
+        ("/etc/passwd", tarfile.REGTYPE, False),
+        ("package/../../a", tarfile.REGTYPE, False),
+        ("package/link", tarfile.SYMTYPE, False),
+    ],
+)
+def test_only_plain_files_inside_the_folder_are_unpacked(name: str, kind, inside: bool) -> None:
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    assert packages._is_inside(member) is inside
