@@ -77,7 +77,7 @@ def write_round(
     )
     folder.append("assignments", assignment_rows(round, server))
     for table, parts in (("traffic", traffic.clients), ("exchanged", traffic.items)):
-        folder.append(table, [{"round": round, **dataclasses.asdict(part)} for part in parts])
+        folder.append(table, [{"round": round, **vars(part)} for part in parts])
     folder.append("rounds", [row])
     return row
 
@@ -110,13 +110,13 @@ def client_rows(round: int, server: ServerState, reply: Reply) -> Iterator[dict[
 
 def assignment_rows(round: int, server: ServerState) -> Iterator[dict[str, Any]]:
     """One row of assignments.csv per client that is there."""
-    layers = server.personal.sum(axis=1)
+    layers, assignment = server.personal.sum(axis=1).tolist(), server.assignment.tolist()
     for client in server.present.tolist():
         yield {
             "round": round,
             "client": client,
-            "cluster": int(server.assignment[client]),
-            "personal_layers": int(layers[client]),
+            "cluster": assignment[client],
+            "personal_layers": layers[client],
         }
 
 

@@ -132,10 +132,13 @@ class RunFolder:
 
     def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a table; floats keep every bit, None and NaN become empty cells."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns_of(table, self._score), lineterminator="\n")
+        columns = columns_of(table, self._score)
+        known, text = set(columns), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         for row in rows:
-            writer.writerow({key: _cell(value) for key, value in row.items()})
+            if odd := row.keys() - known:
+                raise ValueError(f"{table}: no columns {', '.join(sorted(odd))}")
+            writer.writerow([_cell(row.get(column)) for column in columns])
         with (self.path / f"{table}.csv").open("a") as file:
             file.write(text.getvalue())
 
@@ -214,6 +217,8 @@ def _git_commit() -> str | None:
 
 
 def _cell(value: Any) -> Any:
+    if type(value) is int:  # most cells, and there are thousands in a round
+        return value
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     if isinstance(value, bool):
