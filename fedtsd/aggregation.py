@@ -1,12 +1,14 @@
 """Aggregation: new centres, cluster by cluster and layer by layer, from whoever shares them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from fedtsd.messages import Reply
+from fedtsd.models import Layer
 from fedtsd.server import ServerState
 from fedtsd.sums import WEIGHTINGS, Summing, Sums, summing_order, weight_of
 
@@ -19,8 +21,15 @@ class Aggregation(Protocol):
         """The weighting of sums that suffice to it; None if it must see each client's model."""
         ...
 
-    def update(self, server: ServerState, reply: Reply) -> ServerState:
-        """Return the state with new centres; a cluster nobody reported to keeps its own."""
+    def check(self, num_layers: int) -> None:
+        """Raise ValueError naming the field if it does not fit a model of L layers."""
+        ...
+
+    def update(self, server: ServerState, reply: Reply, layers: Sequence[Layer]) -> ServerState:
+        """Return the state with new centres; a cluster nobody reported to keeps its own.
+
+        layers: the model's L layers, input first.
+        """
         ...
 
 
@@ -40,22 +49,33 @@ class WeightedMean:
     def sums(self) -> str | None:
         return self.weighting
 
-    def update(self, server: ServerState, reply: Reply) -> ServerState:
-        sums = self._sums(server, reply) if reply.sums is None else reply.sums
-        centres = [
-            {name: _or(found.mean(name), tensor) for name, tensor in centre.items()}
-            for centre, found in zip(server.centres, sums, strict=True)
-        ]
-        return dataclasses.replace(server, centres=tuple(centres))
+    def check(self, num_layers: int) -> None:
+        """Fit any model."""
 
-    def _sums(self, server: ServerState, reply: Reply) -> tuple[Sums, ...]:
-        """Add up the models by the clusters as they are now, not as they were sent."""
-        sums = [Summing() for _ in server.centres]
-        for position in summing_order([row.num_examples for row in reply.rows]):
-            row = reply.rows[position]
-            weight = weight_of(row.num_examples, self.weighting)
-            sums[server.assignment[row.client]].add(row.tensors, weight)
-        return tuple(summing.result() for summing in sums)
+    def update(self, server: ServerState, reply: Reply, layers: Sequence[Layer]) -> ServerState:
+        return dataclasses.replace(server, centres=means(server, reply, self.weighting))
+
+
+def means(server: ServerState, reply: Reply, weighting: str) -> tuple[dict[str, Tensor], ...]:
+    """Return the weighted mean of each cluster's members, tensor by tensor, from who shares it.
+
+    A tensor that nobody sent stays as it is in the centre.
+    """
+    sums = sums_of(server, reply, weighting) if reply.sums is None else reply.sums
+    return tuple(
+        {name: _or(found.mean(name), tensor) for name, tensor in centre.items()}
+        for centre, found in zip(server.centres, sums, strict=True)
+    )
+
+
+def sums_of(server: ServerState, reply: Reply, weighting: str) -> tuple[Sums, ...]:
+    """Add up the models by the clusters as they are now, not as they were sent."""
+    sums = [Summing() for _ in server.centres]
+    for position in summing_order([row.num_examples for row in reply.rows]):
+        row = reply.rows[position]
+        weight = weight_of(row.num_examples, weighting)
+        sums[server.assignment[row.client]].add(row.tensors, weight)
+    return tuple(summing.result() for summing in sums)
 
 
 def _or(new: Tensor | None, old: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ GROUPS = (
     "clustering",
     "personalization",
     "aggregation",
+    "solver",
+    "prior",
     "engine",
     "tracker",
     "experiment",

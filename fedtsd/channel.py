@@ -15,6 +15,7 @@ from fedtsd.errors import PrivacyError, ProtocolError
 from fedtsd.messages import (
     ClientReply,
     ClientRequest,
+    Describe,
     Engine,
     Probe,
     Reply,
@@ -41,7 +42,7 @@ class ClientTraffic:
 class ItemTraffic:
     """One thing that crossed the door in a round.
 
-    item: the name of a tensor, SENT_OUTPUTS, SENT_PUBLIC, SENT_LOSSES, or SENT_SUMS.
+    item: the name of a tensor, SENT_OUTPUTS, SENT_PUBLIC, SENT_LOSSES, SENT_SUBSPACE, or SENT_SUMS.
     direction: `up` from clients to the server, or `down`.
     """
 
@@ -54,6 +55,7 @@ class ItemTraffic:
 SENT_OUTPUTS = "outputs on public samples"
 SENT_PUBLIC = "numbers of public samples"
 SENT_LOSSES = "losses of the cluster models"
+SENT_SUBSPACE = "directions of the data"
 SENT_SUMS = "sums for standardisation"
 FLOAT_BYTES = 4
 
@@ -102,7 +104,7 @@ class Channel:
         """
         reply = self._engine.handle(request)
         self._check(request, reply)
-        if isinstance(request.task, Train) or (
+        if isinstance(request.task, Train | Describe) or (
             isinstance(request.task, Probe) and not request.task.look
         ):
             self._count(request, reply)
@@ -142,6 +144,7 @@ class Channel:
             public = task.public_for(asked) if isinstance(task, Train) else None
             self._check_outputs(public, row, where)
             _check_losses(request, row, where)
+            _check_subspace(request, row, where)
         asked_for = request.task.sums if isinstance(request.task, Train) else None
         if (reply.sums is None) != (asked_for is None):
             raise ProtocolError(f"round {request.round}: sums of models were not as asked for")
@@ -221,6 +224,8 @@ def _sent(shared: _SharedSizes, asked: ClientRequest, row: ClientReply) -> dict[
     sizes = dict(shared.of(asked)) if isinstance(shared.request.task, Train) else {}
     if row.outputs is not None:
         sizes[SENT_OUTPUTS] = _num_bytes(row.outputs)
+    if row.subspace is not None:
+        sizes[SENT_SUBSPACE] = _num_bytes(row.subspace)
     if row.losses:
         sizes[SENT_LOSSES] = FLOAT_BYTES * len(row.losses)
     return sizes
@@ -235,7 +240,9 @@ def _received(shared: _SharedSizes, asked: ClientRequest) -> dict[str, int]:
             for name, tensor in model.items():
                 sizes[name] = sizes.get(name, 0) + _num_bytes(tensor)
         return sizes
-    sizes = dict(shared.of(asked))
+    if isinstance(request.task, Describe):
+        return {}
+    sizes = {} if asked.holds else dict(shared.of(asked))
     if isinstance(request.task, Train) and (public := request.task.public_for(asked)) is not None:
         sizes[SENT_PUBLIC] = _num_bytes(public)
     return sizes
@@ -245,6 +252,17 @@ def _check_losses(request: Request, row: ClientReply, where: str) -> None:
     expected = len(request.models) if isinstance(request.task, Probe) else 0
     if len(row.losses) != expected or not all(map(math.isfinite, row.losses)):
         raise ProtocolError(f"{where}: {expected} finite losses were asked for, got {row.losses}")
+
+
+def _check_subspace(request: Request, row: ClientReply, where: str) -> None:
+    if (row.subspace is None) != (not isinstance(request.task, Describe)):
+        raise ProtocolError(f"{where}: directions of the data were not as asked for")
+    if row.subspace is not None and (
+        row.subspace.ndim != 2
+        or row.subspace.dtype != torch.float32
+        or not torch.isfinite(row.subspace).all()
+    ):
+        raise ProtocolError(f"{where}: directions of the data must be a finite float32 matrix")
 
 
 def _num_bytes(tensor: Tensor) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fedtsd.aggregation import Aggregation
 from fedtsd.clients.engine import EngineSpec, choose_device
+from fedtsd.clients.solvers.solver import Solver
 from fedtsd.clustering.policy import Clustering
 from fedtsd.data.dataset import Dataset, Facts
 from fedtsd.data.drift import Drift
@@ -18,11 +19,12 @@ from fedtsd.messages import STAGES
 from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
 from fedtsd.precision import Precision
+from fedtsd.prior import NoPrior, Prior
 from fedtsd.schema import convert
 from fedtsd.seeding import numpy_rng
 from fedtsd.similarity import Similarity
 from fedtsd.trackers.tracker import Tracker
-from fedtsd.training import Training
+from fedtsd.training import Head, Training
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -81,12 +83,14 @@ class DataPlace:
 class Evaluation:
     """Which stages are evaluated (the last one is served), on whom, and what to compare with.
 
-    clients: how many clients are evaluated, the same ones in every round; None means all.
+    head: how residual heads are fitted, in stages that have one. clients: how many clients are
+    evaluated, the same ones in every round; None means all.
     local_run: the folder of a finished run of method=local on the same clients, or null.
     """
 
     stages: tuple[str, ...]
     tuning_epochs: int
+    head: Head
     clients: int | None
     local_run: str | None
 
@@ -123,6 +127,8 @@ class Config:
     clustering: Clustering
     personalization: Personalization
     aggregation: Aggregation
+    solver: Solver
+    prior: Prior
     engine: EngineSpec
     tracker: Tracker
     similarity: Similarity
@@ -173,7 +179,22 @@ class Config:
             _under("shift", self.shift.check, facts)
         self._check_clients(facts, facts.num_samples - held_out)
         model = _under("model", self.model.build, facts.shape, facts.num_outputs)
-        _under("personalization", self.personalization.check, len(layers_of(model)))
+        layers = layers_of(model, self.personalization.separates)
+        _under("personalization", self.personalization.check, layers)
+        _under("aggregation", self.aggregation.check, len(layers))
+        num_personal = int(self.personalization.may_keep(layers).sum())
+        _under("solver", self.solver.check, self.training, num_personal)
+        num_clients = self.partition.clients_of(facts)
+        planted = [part.groups_of(num_clients) for part in (self.partition, self.shift) if part]
+        has_groups = any(groups is not None for groups in planted)
+        _under("clustering", self.clustering.check, num_clients, has_groups)
+        if facts.regression and not isinstance(self.prior, NoPrior):
+            raise ValueError("prior: needs classes, and the target of this data set is a number")
+        if facts.regression and {"headed", "ensembled"} & set(self.evaluation.stages):
+            raise ValueError(
+                "evaluation.stages: headed and ensembled need classes, and the target of this data "
+                "set is a number"
+            )
 
     def _check_clients(self, facts: Facts, num_samples: int) -> None:
         num_clients = self.partition.clients_of(facts)
@@ -220,7 +241,8 @@ class Config:
     @property
     def reads_outputs(self) -> bool:
         """Whether any policy needs the clients' outputs on public samples."""
-        return self.clustering.uses_outputs or self.personalization.uses_outputs
+        policies = self.clustering, self.personalization, self.prior
+        return any(policy.uses_outputs for policy in policies)
 
 
 def parse(composed: Any) -> Config:

@@ -3,30 +3,33 @@
 Shapes: N clients, L layers.
 """
 
+import copy
 import dataclasses
 import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedtsd.channel import Channel
 from fedtsd.clients.engine import ClientSide, choose_device
+from fedtsd.clustering.policy import Origin
 from fedtsd.config import Config
 from fedtsd.data.dataset import Arrays, Dataset, default_root
 from fedtsd.data.federation import Federation, build_federation
 from fedtsd.data.skew import skew_of
 from fedtsd.messages import ClientRequest, Engine, Evaluate, Probe, Reply, Request, Task, Train
-from fedtsd.models import Layer, initialise, layers_of, tensors_of
+from fedtsd.models import Layer, LogPrior, initialise, layers_of, tensors_of
 from fedtsd.observer import Observer
 from fedtsd.precision import Precision
+from fedtsd.prior import NoPrior
 from fedtsd.records import (
     Evaluated,
     assignment_rows,
@@ -72,11 +75,15 @@ class RunState:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run. The server side holds no data: it reaches clients through the channel."""
+    """The parts of a run. The server side holds no data: it reaches clients through the channel.
+
+    crosses_more: whether the solver sends tensors beside the model.
+    """
 
     config: Config
     layers: tuple[Layer, ...]
     num_public: int
+    crosses_more: bool
     engine: Engine
     channel: Channel
     start: RunState
@@ -90,12 +97,14 @@ class Experiment:
             started = time.perf_counter()
             before = server
             server = self.admit(server, r)
+            server = self.consult(server, self.cohort(server, r), r)
             request = self.train_request(server, r)
             reply = self.channel.exchange(request)  # clients work here
             server = self.measure(server, request, reply)
             server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
             server = cfg.personalization.adapt(server, r)
-            server = cfg.aggregation.update(server, reply)
+            server = cfg.prior.adapt(server, r)
+            server = cfg.aggregation.update(server, reply, self.layers)
             traffic = self.channel.drain()
             evaluation = None
             if r % cfg.eval_every == 0 or r == cfg.rounds:
@@ -131,6 +140,7 @@ class Experiment:
         """Ask clients how the model does that they would receive next, newcomers apart."""
         newcomers = np.flatnonzero(self.start.server.assignment == ABSENT)
         others = self.config.evaluation.choose(self.start.server.present, self.config.seed)
+        server = self.consult(server, others, round, look=True)
         reply = self.channel.exchange(self.evaluate_request(server, round, others))
         if not len(newcomers):
             return Evaluated(reply, None, server)
@@ -143,12 +153,33 @@ class Experiment:
         request = self.evaluate_request(server, round, newcomers)
         return Evaluated(reply, self.channel.exchange(request), server)
 
-    def train_request(self, server: ServerState, round: int) -> Request:
-        """Choose the cohort and the public samples of a round."""
+    def cohort(self, server: ServerState, round: int) -> np.ndarray:
+        """Choose who trains in a round: client ids, sorted."""
         cfg = self.config
         rng = numpy_rng(cfg.seed, "cohort", round)
         size = cfg.cohort.size or len(server.present)
-        cohort = np.sort(rng.choice(server.present, size=size, replace=False))
+        return np.sort(rng.choice(server.present, size=size, replace=False))
+
+    def consult(
+        self, server: ServerState, clients: np.ndarray, round: int, look: bool = False
+    ) -> ServerState:
+        """Let the clustering policy ask what it needs to know before these clients work."""
+        clustering = self.config.clustering
+        question = clustering.question(server, clients, round, look)
+        if question is None:
+            return server
+        rows = tuple(
+            ClientRequest(c, 0, frozenset(), prior=bool(server.prior[c]))
+            for c in question.clients.tolist()
+        )
+        models = server.centres if isinstance(question.task, Probe) else ()
+        reply = self.channel.exchange(Request(round, question.task, models, rows))
+        return clustering.answered(server, reply)
+
+    def train_request(self, server: ServerState, round: int) -> Request:
+        """Choose the cohort and the public samples of a round."""
+        cfg = self.config
+        cohort = self.cohort(server, round)
         public, tellers = None, np.ones(server.num_clients, dtype=bool)
         if cfg.reads_outputs:
             if round < cfg.rounds:  # after the last round reports show how all clients ended
@@ -156,15 +187,22 @@ class Experiment:
             rng = numpy_rng(cfg.seed, "public samples", round)
             public = cfg.similarity.choose_public(server, self.num_public, rng)
         # Sums lose who sent what: they do where no policy asks for that.
-        blind = not cfg.reads_outputs and not cfg.clustering.uses_updates
-        sums = cfg.aggregation.sums if blind else None
+        clustering = cfg.clustering
+        sighted = cfg.reads_outputs or clustering.uses_updates or clustering.reads_models
+        sums = None if sighted or self.crosses_more else cfg.aggregation.sums
         task = Train(cfg.training.phases, public, sums)
-        return self.request(server, round, task, cohort, tellers)
+        request = self.request(server, round, task, cohort, tellers)
+        question = clustering.question(server, cohort, round, False)
+        if question is None or not isinstance(question.task, Probe):
+            return request
+        asked = set(question.clients.tolist())
+        rows = tuple(dataclasses.replace(row, holds=row.client in asked) for row in request.rows)
+        return dataclasses.replace(request, rows=rows)
 
     def evaluate_request(self, server: ServerState, round: int, clients: np.ndarray) -> Request:
         """Ask clients how the model does that they would receive next."""
         tuning = Phase("all", self.config.evaluation.tuning_epochs, 0.0)
-        task = Evaluate(self.config.evaluation.stages, tuning)
+        task = Evaluate(self.config.evaluation.stages, tuning, self.config.evaluation.head)
         return self.request(server, round, task, clients)
 
     def request(
@@ -189,7 +227,8 @@ class Experiment:
                 client,
                 int(server.assignment[client]),
                 personal[kept],
-                tellers is None or bool(tellers[client]),
+                tells=tellers is None or bool(tellers[client]),
+                prior=bool(server.prior[client]),
             )
             for client, kept in zip(clients.tolist(), which.reshape(-1), strict=True)
         )
@@ -209,36 +248,55 @@ class Experiment:
             )
         if cfg.clustering.uses_updates:
             server = cfg.similarity.measure_updates(server, request, reply)
-        return server
+        return cfg.clustering.measure(server, request, reply)
 
 
 def build(config: Config, federation: Federation) -> Experiment:
     """Build all parts from the config; the same seed gives the same parts."""
     model = config.model.build(federation.input_shape, federation.num_outputs)
+    if not isinstance(config.prior, NoPrior):
+        model.add_module("prior", LogPrior(federation.num_outputs))
     initialise(model, torch_rng(config.seed, "model"))
-    layers = layers_of(model)
-    initial = {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
-    may_keep = config.personalization.may_keep(len(layers))
+    initial = tensors_of(model)
+    layers = layers_of(model, config.personalization.separates)
+    may_keep = config.personalization.may_keep(layers)
     keeps = frozenset(
         name for layer, kept in zip(layers, may_keep, strict=True) if kept for name in layer.tensors
     )
     side = ClientSide(
         federation,
         model,
-        keeps,
+        keeps | config.solver.private(initial).keys(),
         config.training,
         config.seed,
         choose_device(config.device),
         Precision(config.precision),
         config.cohort.size or federation.num_clients,
+        config.solver,
     )
     engine = config.engine.build(side)
-    shapes = {name: tensor.shape for name, tensor in initial.items()}
+    crossing = config.solver.crossing(initial)
+    shapes = {name: tensor.shape for name, tensor in {**initial, **crossing}.items()}
     channel = Channel(engine, shapes, NUM_BINS if federation.regression else federation.num_outputs)
-    personal = config.personalization.start(federation.num_clients, len(layers))
-    server = start_state(initial, personal, federation.newcomers)
+    personal = config.personalization.start(federation.num_clients, layers)
+    origin = Origin(partial(_initial_model, config, model), federation.groups)
+    server = start_state(origin.model(0), personal, federation.newcomers)
+    server = dataclasses.replace(server, prior=config.prior.start(federation.num_clients))
+    server = config.clustering.start(server, origin)
     start = RunState(0, server, engine.state_dict())
-    return Experiment(config, layers, len(federation.public), engine, channel, start)
+    public = len(federation.public)
+    return Experiment(config, layers, public, bool(crossing), engine, channel, start)
+
+
+def _initial_model(config: Config, model: nn.Sequential, number: int) -> dict[str, Tensor]:
+    """Return the tensors of initial model `number`, and what the solver sends beside them.
+
+    Number 0 is the network that clients start from.
+    """
+    fresh = copy.deepcopy(model)
+    initialise(fresh, torch_rng(config.seed, "model", *([number] if number else [])))
+    tensors = {name: tensor.detach() for name, tensor in tensors_of(fresh).items()}
+    return {**tensors, **config.solver.crossing(tensors)}
 
 
 def load_federation(config: Config) -> Federation:

@@ -18,11 +18,14 @@ from torch import Tensor
 from fedtsd.errors import ProtocolError
 from fedtsd.server import Tensors
 from fedtsd.sums import Sums
-from fedtsd.training import Phase
+from fedtsd.training import Head, Phase
 
-STAGES = ("personalized", "tuned")
-"""Which model of a client is evaluated: with its personal layers laid over what it received, or
-that model after local epochs on the client's training data. The last one asked for is served."""
+STAGES = ("personalized", "tuned", "headed", "ensembled")
+"""Which model of a client is evaluated. `personalized`: its personal layers laid over what it
+received, or whatever else the solver serves. `tuned`: that model after local epochs on the client's
+training data. `headed`: `personalized` with a residual head fitted to that data. `ensembled`: the
+mean of the probabilities of `personalized` and `tuned`, each with a head of its own. The last one
+asked for is served."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,16 @@ class ClientRequest:
     model: which of the request's models it receives; a `Probe` sends all of them to everybody.
     personal: the tensors that stay with the client: it is not sent them, and keeps its own.
     tells: whether it sends its outputs, where the task asks for outputs.
+    prior: whether its network adds the log prior of its own labels to the logits.
+    holds: whether it has its model already, from a probe in the same round: nothing is sent again.
     """
 
     client: int
     model: int
     personal: frozenset[str]
     tells: bool = True
+    prior: bool = False
+    holds: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,14 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate these stages on the splits `val` and `test`; `tuning` makes the tuned stage."""
+    """Evaluate these stages on the splits `val` and `test`.
+
+    tuning: makes the tuned stage. head: how residual heads are fitted, if a stage has one.
+    """
 
     stages: tuple[str, ...]
     tuning: Phase
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,17 @@ class Probe:
     look: bool
 
 
-Task = Train | Evaluate | Probe
+@dataclass(frozen=True)
+class Describe:
+    """Send the leading left singular vectors of your training samples (PACFL), before training.
+
+    per_class: vectors for each class that you hold, at most. No model is sent.
+    """
+
+    per_class: int
+
+
+Task = Train | Evaluate | Probe | Describe
 
 
 @dataclass(frozen=True)
@@ -126,6 +147,7 @@ class ClientReply:
     outputs: softmax outputs [B, Y] on the public samples, if they were asked for; in regression,
     probabilities [B, NUM_BINS] (`fedtsd.training`).
     losses: of each model of a probe.
+    subspace: float32 [D, v], orthonormal columns, the answer to `Describe`; D features.
     """
 
     client: int
@@ -136,6 +158,7 @@ class ClientReply:
     outputs: Tensor | None = None
     evaluations: tuple[Evaluation, ...] = ()
     losses: tuple[float, ...] = ()
+    subspace: Tensor | None = None
 
 
 @dataclass(frozen=True)

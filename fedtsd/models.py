@@ -54,6 +54,23 @@ class Dropout(nn.Module):
         return x * self.mask.to(x.dtype)
 
 
+class LogPrior(nn.Module):
+    """The end of a network whose logits get a client's log prior added (`fedtsd.prior`).
+
+    offset: float32 [Y], an input like a dropout mask: it is set before a client works, never sent.
+    """
+
+    offset: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.zeros(num_classes), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map logits [B, Y] to the same."""
+        return x + self.offset
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation (Ioffe and Szegedy 2015) that also trains where a batch tells nothing.
 
@@ -235,10 +252,14 @@ class ResNet8:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a model: its name and the names of its tensors, as in the state dict."""
+    """One layer of a model: its name and the names of its tensors, as in the state dict.
+
+    normalises: whether it is nothing but normalisation.
+    """
 
     name: str
     tensors: tuple[str, ...]
+    normalises: bool = False
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -251,8 +272,13 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
 
 
-def layers_of(model: nn.Sequential) -> tuple[Layer, ...]:
-    """Return the L ordered layers of a model, input first."""
+def layers_of(model: nn.Sequential, separate: bool = False) -> tuple[Layer, ...]:
+    """Return the L ordered layers of a model, input first.
+
+    separate: whether normalisation, also inside a block, makes layers of its own.
+    """
+    if separate:
+        return _separate_layers(model)
     layers: list[Layer] = []
     for name, child in model.named_children():
         tensors = tuple(f"{name}.{key}" for key in tensors_of(child))
@@ -263,6 +289,24 @@ def layers_of(model: nn.Sequential) -> tuple[Layer, ...]:
             layers.append(Layer(before.name, before.tensors + tensors))
         else:
             layers.append(Layer(name, tensors))
+    return tuple(layers)
+
+
+def _separate_layers(model: nn.Sequential) -> tuple[Layer, ...]:
+    normalising = {
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if isinstance(module, NORMALISATION)
+        for key in tensors_of(module)
+    }
+    layers = []
+    for name, child in model.named_children():
+        tensors = [f"{name}.{key}" for key in tensors_of(child)]
+        for end, normalises in (("", False), (".norm", True)):
+            mine = tuple(t for t in tensors if (t in normalising) == normalises)
+            if mine:
+                whole = len(mine) == len(tensors)
+                layers.append(Layer(name if whole else name + end, mine, normalises))
     return tuple(layers)
 
 

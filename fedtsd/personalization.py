@@ -4,11 +4,13 @@ Shapes: N clients, L layers.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 
+from fedtsd.models import Layer
 from fedtsd.server import ServerState
 from fedtsd.similarity import OUTPUTS, pairs_of
 
@@ -19,15 +21,18 @@ class Personalization(Protocol):
     uses_outputs: ClassVar[bool]
     """Whether the policy reads the clients' outputs on public data."""
 
-    def check(self, num_layers: int) -> None:
+    separates: ClassVar[bool]
+    """Whether normalisation counts as layers of its own."""
+
+    def check(self, layers: Sequence[Layer]) -> None:
         """Raise ValueError naming the field if the policy does not fit a model of L layers."""
         ...
 
-    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
         """Return the personal layers before the first round, bool [N, L]."""
         ...
 
-    def may_keep(self, num_layers: int) -> np.ndarray:
+    def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
         """Return which layers may ever be personal, bool [L]: clients store just these."""
         ...
 
@@ -41,12 +46,13 @@ class _Fixed:
     """Personal layers that are the same for every client and never change."""
 
     uses_outputs: ClassVar[bool] = False
+    separates: ClassVar[bool] = False
 
-    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
         raise TypeError(f"{type(self).__name__} does not say which layers are personal")
 
-    def may_keep(self, num_layers: int) -> np.ndarray:
-        return np.asarray(self.start(1, num_layers)[0])
+    def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
+        return np.asarray(self.start(1, layers)[0])
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
         return server
@@ -56,32 +62,32 @@ class _Fixed:
 class Nothing(_Fixed):
     """No layer is personal: clients share the whole model."""
 
-    def check(self, num_layers: int) -> None:
+    def check(self, layers: Sequence[Layer]) -> None:
         """Fit any model."""
 
-    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
-        return np.zeros((num_clients, num_layers), dtype=bool)
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
+        return np.zeros((num_clients, len(layers)), dtype=bool)
 
 
 @dataclass(frozen=True)
 class Everything(_Fixed):
     """All layers are personal: clients train alone and nothing crosses the door."""
 
-    def check(self, num_layers: int) -> None:
+    def check(self, layers: Sequence[Layer]) -> None:
         """Fit any model."""
 
-    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
-        return np.ones((num_clients, num_layers), dtype=bool)
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
+        return np.ones((num_clients, len(layers)), dtype=bool)
 
 
 @dataclass(frozen=True)
 class _Count(_Fixed):
     layers: int
 
-    def check(self, num_layers: int) -> None:
-        if not 0 <= self.layers < num_layers:
+    def check(self, layers: Sequence[Layer]) -> None:
+        if not 0 <= self.layers < len(layers):
             raise ValueError(
-                f"layers: must be 0 to {num_layers - 1} for this model of {num_layers} layers, "
+                f"layers: must be 0 to {len(layers) - 1} for this model of {len(layers)} layers, "
                 f"got {self.layers}; personalization=all keeps every layer"
             )
 
@@ -90,32 +96,50 @@ class _Count(_Fixed):
 class LastLayers(_Count):
     """The last `layers` layers, those next to the output, are personal (FedPer)."""
 
-    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
-        return last_layers(np.full(num_clients, self.layers), num_layers)
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
+        return last_layers(np.full(num_clients, self.layers), len(layers))
 
 
 @dataclass(frozen=True)
 class FirstLayers(_Count):
     """The first `layers` layers, those next to the input, are personal (LG-FedAvg)."""
 
-    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
-        return np.tile(np.arange(num_layers) < self.layers, (num_clients, 1))
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
+        return np.tile(np.arange(len(layers)) < self.layers, (num_clients, 1))
+
+
+@dataclass(frozen=True)
+class Normalisation(_Fixed):
+    """Normalisation is personal: parameters and running statistics alike (FedBN)."""
+
+    separates: ClassVar[bool] = True
+
+    def check(self, layers: Sequence[Layer]) -> None:
+        if not any(layer.normalises for layer in layers):
+            raise ValueError(
+                "_target_: normalisation is personal, and this model has none; take model=resnet8"
+            )
+
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
+        return np.tile([layer.normalises for layer in layers], (num_clients, 1))
 
 
 @dataclass(frozen=True)
 class Adaptive:
     """The number of last layers kept follows how far a client's outputs are from its cluster's.
 
-    p_i = min(L - 1, floor(L J'_i + 1/2)) with J'_i = max(0, M_i - noise_floor) / (1 - noise_floor),
-    where M_i is the mean Jensen-Shannon divergence to the client's cluster mates. It is chosen
-    once, after round `start_round`, and again only for clusters that change; M holds only rounds
-    in which everything was still shared (see `Similarity`).
+    p_i = min(L - 1, floor(L J'_i^power + 1/2)) with J'_i = max(0, M_i - noise_floor) / (1 -
+    noise_floor), where M_i is the mean Jensen-Shannon divergence to the client's cluster mates. It
+    is chosen once, after round `start_round`, and again only for clusters that change; M holds only
+    rounds in which everything was still shared (see `Similarity`).
     """
 
     start_round: int
     noise_floor: float
+    power: float
 
     uses_outputs: ClassVar[bool] = True
+    separates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.start_round < 2:
@@ -125,15 +149,17 @@ class Adaptive:
             )
         if not 0 <= self.noise_floor < 1:
             raise ValueError(f"noise_floor: must be in [0, 1), got {self.noise_floor}")
+        if self.power <= 0:
+            raise ValueError(f"power: must be above 0, got {self.power}")
 
-    def check(self, num_layers: int) -> None:
+    def check(self, layers: Sequence[Layer]) -> None:
         """Fit any model: at least one layer stays shared."""
 
-    def start(self, num_clients: int, num_layers: int) -> np.ndarray:
-        return np.zeros((num_clients, num_layers), dtype=bool)
+    def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
+        return np.zeros((num_clients, len(layers)), dtype=bool)
 
-    def may_keep(self, num_layers: int) -> np.ndarray:
-        return np.arange(num_layers) > 0
+    def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
+        return np.arange(len(layers)) > 0
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
         if round < self.start_round:
@@ -155,8 +181,13 @@ class Adaptive:
 
     def num_layers(self, divergence: np.ndarray, num_layers: int) -> np.ndarray:
         """Map mean divergences [N] in 0..1 to numbers of personal layers [N] in 0..L-1."""
-        excess = np.maximum(0.0, divergence - self.noise_floor) / (1 - self.noise_floor)
-        return np.minimum(num_layers - 1, np.floor(num_layers * excess + 0.5)).astype(np.int64)
+        wanted = num_layers * excess(divergence, self.noise_floor) ** self.power
+        return np.minimum(num_layers - 1, np.floor(wanted + 0.5)).astype(np.int64)
+
+
+def excess(divergence: np.ndarray, noise_floor: float) -> np.ndarray:
+    """Return what of mean divergences is above the noise floor, scaled to 0..1: J'."""
+    return np.asarray(np.maximum(0.0, divergence - noise_floor) / (1 - noise_floor))
 
 
 def last_layers(counts: np.ndarray, num_layers: int) -> np.ndarray:

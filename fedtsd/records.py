@@ -34,7 +34,8 @@ class Evaluated:
     """What clients answered to an evaluation.
 
     newcomers: the answer of those that are reported apart; None without any. placed: the server's
-    state with all of them in a cluster, as if those still absent joined now.
+    state with everybody in the cluster whose model was evaluated, absent newcomers as if they
+    joined now.
     """
 
     reply: Reply
@@ -54,7 +55,7 @@ def write_round(
     """Append one round to the tables; return its row of rounds.csv."""
     row: dict[str, Any] = {"round": round}
     if evaluation is not None:
-        rows = list(client_rows(round, server, evaluation.reply))
+        rows = list(client_rows(round, evaluation.placed, evaluation.reply))
         folder.append("clients", rows)
         row |= _summary_of(rows, config.evaluation.stages[-1])
         if evaluation.newcomers is not None:

@@ -46,6 +46,7 @@ class ServerState:
     assignment_round: int64 [N], the round in which the client's cluster last changed.
     personal: bool [N, L], the layers that stay private on each client.
     personal_round: int64 [N], the round in which `personal` was last chosen.
+    prior: bool [N], the clients whose networks add the log prior of their labels (`fedtsd.prior`).
     memory: named arrays that policies keep; keys start with the policy's own name.
     decisions: what the clustering policy tested in the last round.
     """
@@ -55,6 +56,7 @@ class ServerState:
     assignment_round: np.ndarray
     personal: np.ndarray
     personal_round: np.ndarray
+    prior: np.ndarray
     memory: Mapping[str, np.ndarray] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
 
@@ -80,6 +82,7 @@ class ServerState:
             "assignment_round": self.assignment_round,
             "personal": self.personal,
             "personal_round": self.personal_round,
+            "prior": self.prior,
             "memory": dict(self.memory),
         }
 
@@ -127,4 +130,4 @@ def start_state(model: Tensors, personal: np.ndarray, newcomers: Sequence[int] =
     zeros = np.zeros(len(personal), dtype=np.int64)
     assignment = zeros.copy()
     assignment[list(newcomers)] = ABSENT
-    return ServerState((model,), assignment, zeros, personal, zeros)
+    return ServerState((model,), assignment, zeros, personal, zeros, zeros.astype(bool))

@@ -109,7 +109,7 @@ class Similarity:
         here[server.present] = True
         met = pairs_of(server, OUTPUTS).degrees(np.arange(server.num_clients))
         telling = here & (met < here.sum() - 1)
-        sharing = here & ~server.personal.any(axis=1)
+        sharing = here & ~server.personal.any(axis=1) & ~server.prior
         return np.asarray(telling | (sharing & (sharing.sum() > 1)))
 
     def measure_outputs(
@@ -117,8 +117,8 @@ class Similarity:
     ) -> ServerState:
         """Bring OUTPUTS up to date with the outputs [C, B, Y] of this round.
 
-        A pair counts while both clients share every layer: private heads drift apart and inflate
-        the divergence. A pair never measured before is taken all the same.
+        A pair counts while both clients share every layer and neither has a prior of its own:
+        whatever is private makes outputs differ. A pair never measured before is taken anyway.
         """
         told = {row.client: row.outputs for row in reply.rows if row.outputs is not None}
         if request.round < self.first_round or len(told) < 2:
@@ -130,7 +130,8 @@ class Similarity:
         now = Pairs.measured(server.num_clients, clients, columns, divergence)
         old = pairs_of(server, OUTPUTS)
         shares_all = np.zeros(server.num_clients, dtype=bool)
-        shares_all[[row.client for row in request.rows if not row.personal]] = True
+        alike = [row.client for row in request.rows if not row.personal and not row.prior]
+        shares_all[alike] = True
         new = now.only(now.among(shares_all) | ~now.known_to(old))
         mixed = old.mixed(new, self.output_memory)
         total = server.memory.get(PUBLIC_SUM, np.zeros(pool)).copy()
@@ -146,7 +147,7 @@ class Similarity:
         }
         if len(new.keys):
             memory[OUTPUTS_ROUND] = np.array([request.round])
-        if len(server.centres) == 1 and not server.personal.any():
+        if len(server.centres) == 1 and not server.personal.any() and not server.prior.any():
             memory |= mixed.stored(OUTPUTS_BEFORE)
         return self._noted(dataclasses.replace(server, memory=memory), clients, landmarks)
 

@@ -33,14 +33,34 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Head:
+    """A residual head: a linear map of a model's last features, added to its logits.
+
+    It is fitted from zero on the client's training samples by cross-entropy with a penalty of
+    ridge / 2 ||weights||^2, and never leaves the client. Only clients whose own label law is skewed
+    have one: its Jensen-Shannon divergence from the uniform law, in 0..1, is above `skew_above`.
+    """
+
+    ridge: float
+    skew_above: float
+
+    def __post_init__(self) -> None:
+        if self.ridge <= 0:
+            raise ValueError(f"ridge: must be above 0, got {self.ridge}")
+        if not 0 <= self.skew_above < 1:
+            raise ValueError(f"skew_above: must be in [0, 1), got {self.skew_above}")
+
+
+@dataclass(frozen=True)
 class Training:
     """Local SGD: the same on every client.
 
-    `epochs` and `proximal` are there for the phases to refer to. Gradients longer than
-    `max_grad_norm` (L2, all moving layers together) are scaled back to it; None leaves them.
+    `epochs`, `head_epochs` and `proximal` are there for the phases to refer to. Gradients longer
+    than `max_grad_norm` (L2, all moving layers together) are scaled back to it; None leaves them.
     """
 
     epochs: int
+    head_epochs: int
     batch_size: int
     lr: float
     momentum: float

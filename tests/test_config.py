@@ -24,6 +24,10 @@ NEEDS = {
     "public=noise": ("dataset.standardise=moments",),
     "public=contaminated": ("dataset.standardise=moments",),
     "public=other": ("dataset=fashion_mnist", "dataset.standardise=moments"),
+    "clustering=oracle": ("partition=label_groups",),
+    "personalization=normalisation": ("model=resnet8",),
+    "method=fedbn": ("model=resnet8",),
+    "method=oracle": ("partition=label_groups",),
 }
 """What these options cannot do without."""
 

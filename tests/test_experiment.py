@@ -46,10 +46,14 @@ def test_fedavg_is_the_mean_by_hand(config, toy, tmp_path) -> None:
     each = dataclasses.replace(request, task=dataclasses.replace(request.task, sums=None))
     reply = experiment.channel.exchange(each)
     sizes = [len(c.train) for c in federation.clients]
-    new = cfg.aggregation.update(experiment.start.server, reply).centres[0]
+    new = cfg.aggregation.update(experiment.start.server, reply, experiment.layers).centres[0]
     summed = experiment.channel.exchange(request)
     experiment.engine.close()
-    for name, tensor in cfg.aggregation.update(experiment.start.server, summed).centres[0].items():
+    for name, tensor in (
+        cfg.aggregation.update(experiment.start.server, summed, experiment.layers)
+        .centres[0]
+        .items()
+    ):
         assert torch.equal(tensor, new[name])
     for name, tensor in new.items():
         stacked = torch.stack([row.tensors[name] for row in reply.rows])

@@ -5,11 +5,16 @@ import pytest
 import torch
 
 from fedtsd.clustering.pairs import Pairs
+from fedtsd.models import Layer
 from fedtsd.personalization import Adaptive, Everything, FirstLayers, LastLayers, Nothing
 from fedtsd.server import ServerState, start_state
 from fedtsd.similarity import OUTPUTS
 
-ADAPTIVE = Adaptive(start_round=4, noise_floor=0.15)
+ADAPTIVE = Adaptive(start_round=4, noise_floor=0.15, power=1.0)
+
+
+def plain(count: int) -> tuple[Layer, ...]:
+    return tuple(Layer(f"fc{i}", (f"fc{i}.weight",)) for i in range(count))
 
 
 def state(matrix: np.ndarray, assignment: list[int], num_layers: int = 5) -> ServerState:
@@ -23,16 +28,16 @@ def pairs(value: float, n: int = 4) -> np.ndarray:
 
 
 def test_fixed_choices() -> None:
-    assert Nothing().start(2, 3).tolist() == [[False] * 3] * 2
-    assert Everything().start(2, 3).tolist() == [[True] * 3] * 2
-    assert LastLayers(1).start(1, 3).tolist() == [[False, False, True]]
-    assert FirstLayers(2).start(1, 3).tolist() == [[True, True, False]]
+    assert Nothing().start(2, plain(3)).tolist() == [[False] * 3] * 2
+    assert Everything().start(2, plain(3)).tolist() == [[True] * 3] * 2
+    assert LastLayers(1).start(1, plain(3)).tolist() == [[False, False, True]]
+    assert FirstLayers(2).start(1, plain(3)).tolist() == [[True, True, False]]
 
 
 @pytest.mark.parametrize("policy", [LastLayers(3), FirstLayers(3), LastLayers(-1)])
 def test_more_personal_layers_than_layers_is_refused(policy) -> None:
     with pytest.raises(ValueError, match="layers: must be 0 to 2 for this model of 3 layers"):
-        policy.check(3)
+        policy.check(plain(3))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,6 @@ def test_a_lone_client_shares_everything() -> None:
 
 
 def test_clients_store_what_may_become_personal() -> None:
-    assert Nothing().may_keep(3).tolist() == [False] * 3
-    assert LastLayers(1).may_keep(3).tolist() == [False, False, True]
-    assert ADAPTIVE.may_keep(3).tolist() == [False, True, True]
+    assert Nothing().may_keep(plain(3)).tolist() == [False] * 3
+    assert LastLayers(1).may_keep(plain(3)).tolist() == [False, False, True]
+    assert ADAPTIVE.may_keep(plain(3)).tolist() == [False, True, True]

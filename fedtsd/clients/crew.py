@@ -14,15 +14,19 @@ from fedtsd.clients.gathering import JOB_CLIENTS, Gathering, Job
 from fedtsd.clients.pool import ForkedPool, InlinePool, Pool
 from fedtsd.clients.workplace import Workplace
 from fedtsd.messages import ClientReply, Reply, Request, Train, all_finite, check_finite, place_of
+from fedtsd.server import Tensors
 from fedtsd.shared import shared_tensor
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What the next jobs are about: a request without its models, which lie in shared memory."""
+    """What the next jobs are about: a request without its models, which lie in shared memory.
+
+    beside: for each of its models, what a solver sends beside it.
+    """
 
     request: Request
-    num_models: int
+    beside: tuple[Tensors, ...]
 
 
 class Memory:
@@ -51,8 +55,11 @@ class Desk:
 
     def hear(self, message: Opening) -> None:
         """Turn to another request."""
-        sent = self._memory.models[: message.num_models]
-        models = tuple(self._flat.layout.views(vector) for vector in sent)
+        sent = self._memory.models[: len(message.beside)]
+        models = tuple(
+            {**self._flat.layout.views(vector), **beside}
+            for vector, beside in zip(sent, message.beside, strict=True)
+        )
         self._request = dataclasses.replace(message.request, models=models)
 
     def do(self, job: Job) -> tuple[Job, list[ClientReply]]:
@@ -100,9 +107,13 @@ class Crew:
     def handle(self, request: Request, sizes: Sequence[int]) -> Reply:
         """Let all clients of a request work; `sizes` are their numbers of training samples."""
         self._round = request.round
+        beside = []
         for vector, model in zip(self._memory.models, request.models, strict=False):
-            self._layout.write(vector, model)
-        self._pool.tell(Opening(dataclasses.replace(request, models=()), len(request.models)))
+            own = {name: model[name] for name in self._layout.names}
+            self._layout.write(vector, own)
+            # Cloned: pickling a view would take along all that it is a view of.
+            beside.append({name: t.clone() for name, t in model.items() if name not in own})
+        self._pool.tell(Opening(dataclasses.replace(request, models=()), tuple(beside)))
         gathering = Gathering(request, sizes, self._layout, self._memory.slots, self._processes)
         self._hand_out(gathering)
         while not gathering.done:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedtsd.models import Dropout
+from fedtsd.models import Dropout, LogPrior
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,21 @@ class _Dropout(_Op):
         return gradient * self._module.get_buffer("mask")
 
 
-OPS: dict[type[nn.Module], type[_Op]] = {nn.Linear: _Linear, nn.ReLU: _Relu, Dropout: _Dropout}
+class _LogPrior(_Op):
+    def forward(self, x: Tensor) -> Tensor:
+        shifted: Tensor = self._module(x)
+        return shifted
+
+    def backward(self, gradient: Tensor, sink: Sink, through: bool) -> Tensor:
+        return gradient
+
+
+OPS: dict[type[nn.Module], type[_Op]] = {
+    nn.Linear: _Linear,
+    nn.ReLU: _Relu,
+    Dropout: _Dropout,
+    LogPrior: _LogPrior,
+}
 
 
 def loss_gradient(outputs: Tensor, labels: Tensor) -> Tensor:

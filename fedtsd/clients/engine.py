@@ -6,9 +6,12 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from fedtsd.clients.solvers.solver import Solver
 from fedtsd.data.federation import Federation
 from fedtsd.messages import Engine
+from fedtsd.models import tensors_of
 from fedtsd.precision import Precision
+from fedtsd.server import Tensors
 from fedtsd.training import Training
 
 
@@ -17,8 +20,9 @@ class ClientSide:
     """All that is on the clients' side when a run starts.
 
     model: the network, with the initial tensors that every client starts from.
-    keeps: the tensors that may be personal; clients store these after training.
-    cohort_size: how many clients train in a round.
+    keeps: what clients store after training: the tensors that may be personal, and those that the
+    solver keeps for itself.
+    cohort_size: how many clients train in a round. solver: how they train.
     """
 
     federation: Federation
@@ -29,6 +33,13 @@ class ClientSide:
     device: torch.device
     precision: Precision
     cohort_size: int
+    solver: Solver
+
+    @property
+    def initial(self) -> Tensors:
+        """What a client has before it has trained: the model's tensors, and the solver's."""
+        tensors = tensors_of(self.model)
+        return {**tensors, **self.solver.private(tensors)}
 
 
 class EngineSpec(Protocol):

@@ -106,7 +106,9 @@ class Gathering:
             self._sums[row.model].add(trained, row.personal, weight)
             return reply
         shared = [name for name in self._layout.names if name not in row.personal]
-        return dataclasses.replace(reply, tensors=self._layout.read(trained, shared))
+        # A solver may have sent more than its model (`Solver.crossing`).
+        tensors = {**self._layout.read(trained, shared), **reply.tensors}
+        return dataclasses.replace(reply, tensors=tensors)
 
 
 class FlatSumming:

@@ -23,7 +23,6 @@ from fedtsd.clients.tuned import Trainer, pooled_first
 from fedtsd.clients.workplace import Workplace, warm_up
 from fedtsd.cores import usable_cores
 from fedtsd.messages import Reply, Request
-from fedtsd.models import tensors_of
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class ParallelEngine:
         self._num_workers = settings.workers or usable_cores()
         log.info("%d processes train clients", self._num_workers)
         data = side.federation
-        self._store = ClientStore(tensors_of(side.model), side.keeps, data.num_clients)
+        self._store = ClientStore(side.initial, side.keeps, data.num_clients)
         self._flat = FlatModel(side.model)
         self._trainer = Trainer(self._flat, side.training, side.precision, side.device)
         warm_up(side.model, data.public[:1])

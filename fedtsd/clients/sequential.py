@@ -12,9 +12,9 @@ from fedtsd.clients import local
 from fedtsd.clients.engine import ClientSide
 from fedtsd.clients.store import ClientStore
 from fedtsd.clients.workplace import Workplace, warm_up
+from fedtsd.data.federation import Federation
 from fedtsd.data.holdings import Split
 from fedtsd.messages import ClientReply, Reply, Request, Train, check_finite, place_of
-from fedtsd.models import tensors_of
 from fedtsd.sums import Summing, summing_order, weight_of
 from fedtsd.training import Phase
 
@@ -41,8 +41,11 @@ class Sequential:
 class SequentialEngine:
     """Runs each row of a request at one workplace."""
 
-    def __init__(self, side: ClientSide) -> None:
-        data = side.federation.to(side.device)
+    def __init__(
+        self, side: ClientSide, data: Federation | None = None, store: ClientStore | None = None
+    ) -> None:
+        """data, store: where they are shared: the clients' data on the device, what they keep."""
+        data = data or side.federation.to(side.device)
         model = copy.deepcopy(side.model).to(side.device)
         warm_up(model, data.public[:1])
 
@@ -56,7 +59,7 @@ class SequentialEngine:
             return local.train(model, split, phases, personal, *settings)
 
         clients = side.federation.num_clients
-        self._store = ClientStore(tensors_of(side.model), side.keeps, clients)
+        self._store = store or ClientStore(side.initial, side.keeps, clients)
         self._workplace = Workplace(side, data, self._store, model, fit)
         self._data = data
 
@@ -88,7 +91,7 @@ class SequentialEngine:
             reply = self._workplace.train(request, task, row)
             shared = {
                 name: tensor.detach().cpu().clone()
-                for name, tensor in self._workplace.tensors.items()
+                for name, tensor in (self._workplace.tensors | dict(reply.tensors)).items()
                 if name not in row.personal
             }
             if task.sums is None:

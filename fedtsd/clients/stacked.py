@@ -7,6 +7,7 @@ Shapes: C clients side by side, M models of a request.
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedtsd.clients.engine import ClientSide
+from fedtsd.clients.sequential import SequentialEngine
 from fedtsd.clients.stacked_memory import clients_that_fit
 from fedtsd.clients.stacked_workplace import Chunk, StackedWorkplace
 from fedtsd.clients.store import ClientStore
@@ -21,16 +23,20 @@ from fedtsd.errors import EngineError
 from fedtsd.messages import (
     ClientReply,
     ClientRequest,
+    Describe,
     Evaluate,
     Reply,
     Request,
+    Task,
     Train,
     check_finite,
     place_of,
 )
-from fedtsd.models import tensors_of
+from fedtsd.models import LogPrior
 from fedtsd.server import Tensors
 from fedtsd.sums import Summing, Sums, summing_order, weight_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,11 @@ class StackedEngine:
         self._device = side.device
         self._room = room
         self._data = side.federation.to(side.device)
-        self._store = ClientStore(tensors_of(side.model), side.keeps, clients)
+        self._store = ClientStore(side.initial, side.keeps, clients)
         self._workplace = StackedWorkplace(side, self._data, self._store, room, graphs)
+        self._plain = side.solver.plain and not any(isinstance(m, LogPrior) for m in side.model)
+        self._side = side
+        self._reference: SequentialEngine | None = None
 
     def handle(self, request: Request) -> Reply:
         """Let every client of the request do its task.
@@ -100,8 +109,22 @@ class StackedEngine:
     def close(self) -> None:
         """Nothing was started."""
 
+    def _stacks(self, task: Task) -> bool:
+        """Whether a task is done side by side."""
+        if isinstance(task, Evaluate):
+            return self._plain and not {"headed", "ensembled"} & set(task.stages)
+        return self._plain and not isinstance(task, Describe)
+
+    def _one_by_one(self, request: Request) -> Reply:
+        if self._reference is None:
+            log.info("clients work one after the other at what cannot be stacked")
+            self._reference = SequentialEngine(self._side, self._data, self._store)
+        return self._reference.handle(request)
+
     def _handle(self, request: Request) -> Reply:
         task = request.task
+        if not self._stacks(task):
+            return self._one_by_one(request)
         sums = [Summing() for _ in request.models]
         replies: dict[int, ClientReply] = {}
         for positions, chunk in self._chunks(request):

@@ -1,33 +1,43 @@
 """A place where clients work one after the other: one network whose tensors are overwritten."""
 
 import copy
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fedtsd.clients import local
 from fedtsd.clients.engine import ClientSide
+from fedtsd.clients.head import features_and_logits, fit_head
+from fedtsd.clients.log_prior import log_prior
+from fedtsd.clients.solvers.solver import Fit, Workbench
 from fedtsd.clients.store import ClientStore
+from fedtsd.clients.subspace import data_subspace
 from fedtsd.data.federation import Federation
 from fedtsd.data.holdings import Split
-from fedtsd.messages import ClientReply, ClientRequest, Evaluate, Evaluation, Request, Train
-from fedtsd.models import tensors_of
+from fedtsd.messages import (
+    ClientReply,
+    ClientRequest,
+    Describe,
+    Evaluate,
+    Evaluation,
+    Request,
+    Train,
+)
+from fedtsd.models import LogPrior, tensors_of
 from fedtsd.seeding import torch_rng
 from fedtsd.server import Tensors
 from fedtsd.training import Phase
-
-Fit = Callable[[Split, tuple[Phase, ...], frozenset[str], torch.Generator], int]
-"""Trains the network in place on a split, like `local.train`; returns the samples processed."""
 
 
 class Workplace:
     """One network, the data and the private tensors of the clients that work on it.
 
-    fit: how the network is trained. forward: the network as it is run without being trained, if
-    there is a faster form of it. tensors: the network's own, by name: after a client's work, what
-    it has trained.
+    fit: how the network is trained by SGD. forward: the network as it is run without being trained,
+    if there is a faster form of it. tensors: the network's own, by name: after a client's work,
+    what it has trained.
     """
 
     def __init__(
@@ -42,36 +52,36 @@ class Workplace:
         self._side = side
         self._data = data
         self._store = store
+        self._network = model
         self._forward = forward or model
         self._fit = fit
+        self._private = tuple(side.solver.private(tensors_of(model)))
+        self._priors = [module for module in model.children() if isinstance(module, LogPrior)]
         self.tensors = tensors_of(model)
 
     def train(self, request: Request, task: Train, row: ClientRequest) -> ClientReply:
-        """Let a client train; its tensors are left in the network."""
+        """Let a client train; what it sends of its model is left in the network."""
         started = time.perf_counter()
         split = self._data.data_of(row.client, request.round).train
-        self._lay_out(request.models[row.model], row)
-        rng = torch_rng(self._side.seed, "train", request.round, row.client)
-        num_samples = self._fit(split, task.phases, row.personal, rng)
+        bench = self._bench(request, row, split, task.phases, "train")
+        num_samples = self._side.solver.train(bench)
         outputs = None
         public = task.public_for(row)
         if public is not None:
             chosen = self._data.public[public.to(self._data.public.device)]
             outputs = local.public_outputs(self._forward, chosen, self._data.regression)
-        self._store.put(row.client, self.tensors)
+        self._store.put(row.client, {**self.tensors, **bench.kept})
         seconds = time.perf_counter() - started
-        return ClientReply(row.client, {}, len(split), num_samples, seconds, outputs)
+        return ClientReply(row.client, bench.sent, len(split), num_samples, seconds, outputs)
 
     def evaluate(self, request: Request, task: Evaluate, row: ClientRequest) -> ClientReply:
         """Let a client evaluate the stages that are asked for."""
         data = self._data.data_of(row.client, request.round)
+        splits = local.evaluated_splits(data)
         found: list[Evaluation] = []
         for stage in task.stages:
-            self._lay_out(request.models[row.model], row)
-            if stage == "tuned":
-                rng = torch_rng(self._side.seed, "tune", request.round, row.client)
-                self._fit(data.train, (task.tuning,), row.personal, rng)
-            found += local.evaluate(self._forward, data, stage)
+            outputs = self._outputs(request, task, row, stage)
+            found += local.evaluations_of(outputs, splits, stage)
         return ClientReply(row.client, {}, len(data.train), evaluations=tuple(found))
 
     def probe(self, request: Request, row: ClientRequest) -> ClientReply:
@@ -79,9 +89,16 @@ class Workplace:
         split = self._data.data_of(row.client, request.round).train
         losses = []
         for model in request.models:
-            self._lay_out(model, row)
+            self._lay_out(model, row, split)
             losses.append(local.mean_loss(self._forward, split))
         return ClientReply(row.client, {}, len(split), losses=tuple(losses))
+
+    def describe(self, request: Request, task: Describe, row: ClientRequest) -> ClientReply:
+        """Let a client describe its data."""
+        split = self._data.data_of(row.client, request.round).train
+        return ClientReply(
+            row.client, {}, len(split), subspace=data_subspace(split, task.per_class)
+        )
 
     def work(self, request: Request, row: ClientRequest) -> ClientReply:
         """Let a client do whatever task it is."""
@@ -89,14 +106,86 @@ class Workplace:
             return self.train(request, request.task, row)
         if isinstance(request.task, Evaluate):
             return self.evaluate(request, request.task, row)
+        if isinstance(request.task, Describe):
+            return self.describe(request, request.task, row)
         return self.probe(request, row)
 
+    def _outputs(
+        self, request: Request, task: Evaluate, row: ClientRequest, stage: str
+    ) -> dict[str, Tensor]:
+        """Return the outputs of a stage on each split that has samples."""
+        data = self._data.data_of(row.client, request.round)
+        splits = local.evaluated_splits(data)
+        bench = self._bench(request, row, data.train, (task.tuning,), "tune")
+        self._side.solver.serve(bench)
+        if stage == "ensembled":
+            first = self._headed(data.train, splits, task)
+            self._fit(bench.split, bench.phases, row.personal, bench.rng)
+            second = self._headed(data.train, splits, task)
+            return {name: mean_probability([first[name], second[name]]) for name in splits}
+        if stage == "headed":
+            return self._headed(data.train, splits, task)
+        if stage == "tuned":
+            self._fit(bench.split, bench.phases, row.personal, bench.rng)
+        return {name: local.predict(self._forward, split.inputs) for name, split in splits.items()}
+
+    def _headed(
+        self, train: Split, splits: Mapping[str, Split], task: Evaluate
+    ) -> dict[str, Tensor]:
+        """Return the outputs of the network with a head on each split."""
+        if task.head is None:
+            raise ValueError("a stage with a head was asked for without saying how to fit it")
+        head = fit_head(self._forward, train, task.head)
+        found = {}
+        for name, split in splits.items():
+            features, logits = features_and_logits(self._forward, split.inputs)
+            found[name] = logits if head is None else head.correct(features, logits)
+        return found
+
+    def _bench(
+        self,
+        request: Request,
+        row: ClientRequest,
+        split: Split,
+        phases: tuple[Phase, ...],
+        purpose: str,
+    ) -> Workbench:
+        """Lay out a client's model and what goes with it."""
+        received = request.models[row.model]
+        self._lay_out(received, row, split)
+        kept = self._store.get(row.client) if self._private else {}
+        device = split.inputs.device
+        return Workbench(
+            network=self._network,
+            tensors=self.tensors,
+            received={name: tensor.to(device) for name, tensor in received.items()},
+            kept={name: kept[name].to(device, copy=True) for name in self._private},
+            split=split,
+            phases=phases,
+            personal=row.personal,
+            training=self._side.training,
+            precision=self._side.precision,
+            rng=torch_rng(self._side.seed, purpose, request.round, row.client),
+            fit=self._fit,
+        )
+
     @torch.no_grad()
-    def _lay_out(self, received: Tensors, row: ClientRequest) -> None:
+    def _lay_out(self, received: Tensors, row: ClientRequest, split: Split) -> None:
         """Overwrite the shared tensors with what was received; keep the personal ones."""
         kept = self._store.get(row.client) if row.personal else {}
         for name, tensor in self.tensors.items():
             tensor.copy_(kept[name] if name in row.personal else received[name])
+        for module in self._priors:
+            if row.prior:
+                module.offset.copy_(log_prior(split.labels, len(module.offset)))
+            else:
+                module.offset.zero_()
+
+
+def mean_probability(outputs: Sequence[Tensor]) -> Tensor:
+    """Return logits [B, Y] whose softmax is the mean of the softmax of several logits [B, Y]."""
+    logs = torch.stack([torch.log_softmax(logits, dim=1) for logits in outputs])
+    return torch.logsumexp(logs, dim=0) - math.log(len(outputs))
 
 
 def warm_up(model: nn.Module, inputs: Tensor) -> None:

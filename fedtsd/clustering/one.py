@@ -1,19 +1,10 @@
 """One cluster of all clients, for ever."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
-
-from fedtsd.server import ServerState
+from fedtsd.clustering.policy import Quiet
 
 
 @dataclass(frozen=True)
-class OneCluster:
+class OneCluster(Quiet):
     """Everybody belongs together."""
-
-    uses_outputs: ClassVar[bool] = False
-    uses_updates: ClassVar[bool] = False
-
-    def assign(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
-        return server

@@ -14,6 +14,7 @@ import numpy as np
 
 from fedtsd.clustering.hopkins import Hopkins
 from fedtsd.clustering.pairs import Pairs
+from fedtsd.clustering.policy import Quiet
 from fedtsd.clustering.similarity import cosine_distance
 from fedtsd.clustering.split import eject, propose
 from fedtsd.server import ABSENT, Decision, ServerState, reassigned
@@ -31,7 +32,7 @@ UNPLACED = "two_stage.unplaced"
 
 
 @dataclass(frozen=True)
-class TwoStage:
+class TwoStage(Quiet):
     """Split by outputs while there is one cluster, then split each cluster by updates.
 
     A split needs `confirmations` passing rounds in a row. Stage 1 passes when the Hopkins test is

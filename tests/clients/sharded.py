@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from fedtsd.clients.engine import ClientSide
+from fedtsd.clients.solvers.sgd import Sgd
 from fedtsd.messages import ClientRequest, Engine, Reply, Request, Train
 from fedtsd.models import Mlp, initialise, tensors_of
 from fedtsd.precision import Precision
@@ -19,10 +20,10 @@ HEAD = frozenset({"fc2.weight", "fc2.bias"})
 def side_of(num_clients: int = 5) -> ClientSide:
     model = Mlp((4,), 0.0).build((2,), 2)
     initialise(model, torch_rng(0, "model"))
-    training = Training(1, 10, 0.1, 0.9, 0.0, 0.0, None, (PHASE,))
+    training = Training(1, 1, 10, 0.1, 0.9, 0.0, 0.0, None, (PHASE,))
     federation = gaussian_federation(num_clients)
     device, precision = torch.device("cpu"), Precision("fp32")
-    return ClientSide(federation, model, HEAD, training, 0, device, precision, num_clients)
+    return ClientSide(federation, model, HEAD, training, 0, device, precision, num_clients, Sgd())
 
 
 def models() -> tuple[dict[str, torch.Tensor], ...]:

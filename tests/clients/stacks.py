@@ -4,6 +4,7 @@ import torch
 
 from fedtsd.clients.engine import ClientSide
 from fedtsd.clients.sequential import Sequential
+from fedtsd.clients.solvers.sgd import Sgd
 from fedtsd.clients.stacked import Stacked
 from fedtsd.data.federation import ClientData, Federation, Split
 from fedtsd.messages import ClientRequest, Request
@@ -38,6 +39,7 @@ def federation(shape=(5,), sizes=SIZES, regression=False, classes=3) -> Federati
 def settings(**changes) -> Training:
     values = {
         "epochs": 1,
+        "head_epochs": 1,
         "batch_size": 8,
         "lr": 0.05,
         "momentum": 0.0,
@@ -61,6 +63,7 @@ def side(data, spec=None, training=None, keeps=HEAD, precision="fp32") -> Client
         device=CPU,
         precision=Precision(precision),
         cohort_size=data.num_clients,
+        solver=Sgd(),
     )
 
 

@@ -18,6 +18,7 @@ from fedtsd.training import NUM_BINS, Phase, Training
 def settings(**changes) -> Training:
     values = {
         "epochs": 1,
+        "head_epochs": 1,
         "batch_size": 2,
         "lr": 0.5,
         "momentum": 0.0,
@@ -265,7 +266,7 @@ def test_running_statistics_are_averaged_or_stay_with_their_layer(method, config
     task = Train(cfg.training.phases, None, None)
     request = experiment.request(experiment.start.server, 1, task, np.arange(2))
     reply = experiment.channel.exchange(request)
-    new = cfg.aggregation.update(experiment.start.server, reply).centres[0]
+    new = cfg.aggregation.update(experiment.start.server, reply, experiment.layers).centres[0]
     shared = reply.rows[0].tensors
     # The first layer holds the stem's statistics, the last one has none.
     assert ("norm.running_mean" in shared) == (method != "lg_fedavg")

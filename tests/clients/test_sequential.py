@@ -2,6 +2,7 @@ import torch
 
 from fedtsd.clients.engine import ClientSide
 from fedtsd.clients.sequential import Sequential
+from fedtsd.clients.solvers.sgd import Sgd
 from fedtsd.messages import ClientRequest, Evaluate, Probe, Request, Train
 from fedtsd.models import Mlp, initialise, tensors_of
 from fedtsd.precision import Precision
@@ -15,9 +16,9 @@ HEAD = frozenset({"fc2.weight", "fc2.bias"})
 def engine(federation, keeps=HEAD):
     model = Mlp((4,), 0.0).build((2,), 2)
     initialise(model, torch_rng(0, "model"))
-    training = Training(1, 10, 0.1, 0.9, 0.0, 0.0, None, (PHASE,))
+    training = Training(1, 1, 10, 0.1, 0.9, 0.0, 0.0, None, (PHASE,))
     cpu = torch.device("cpu")
-    side = ClientSide(federation, model, keeps, training, 0, cpu, Precision("fp32"), 3)
+    side = ClientSide(federation, model, keeps, training, 0, cpu, Precision("fp32"), 3, Sgd())
     initial = {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
     return Sequential(1).build(side), initial
 

@@ -39,6 +39,7 @@ SETTINGS = {
 def training(**changes) -> Training:
     values = {
         "epochs": 1,
+        "head_epochs": 1,
         "batch_size": 16,
         "lr": 0.05,
         "momentum": 0.0,

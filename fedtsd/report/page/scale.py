@@ -7,6 +7,7 @@ from fedtsd.report.printed import number
 from fedtsd.score import Score
 
 LEAST_SPAN = 10  # hundredths: a chart does not blow up smaller differences
+TINY = 1e-290  # below this, a step of the scale could not be told from 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class ScoreScale:
 
 def score_scale(score: Score, low: float, high: float, most: int) -> ScoreScale:
     """Return a scale for stored scores from `low` to `high` with at most `most` steps (from 2)."""
-    span = max(high - low, LEAST_SPAN * score.hundredth(high)) or 1.0
+    span = max(high - low, LEAST_SPAN * score.hundredth(high))
+    if span < TINY:
+        span = 1.0
     low = max(0.0, min(low, high - span))
     high = max(high, low + span)
     size = next(step for step in _steps(span / most) if _count(step, low, high) <= most)

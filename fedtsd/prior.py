@@ -1,0 +1,99 @@
+"""Who trains and is served with the log prior of its own labels added to the logits.
+
+Clients under label skew share p(x | y) and differ in their class prior. A network that is given
+log prior a_i, private to client i, need not learn it (logit adjustment, Menon et al. 2021; a
+personal output for a common body, FedRoD, Chen and Chao 2022):
+
+    a_i[c] = log(Y (n_ic + 1/2) / (n_i + Y / 2))
+
+Shapes: N clients, Y classes.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from fedtsd.personalization import excess
+from fedtsd.server import ServerState
+from fedtsd.similarity import OUTPUTS, pairs_of
+
+
+class Prior(Protocol):
+    """Chooses who has a prior."""
+
+    uses_outputs: ClassVar[bool]
+    """Whether the policy reads the clients' outputs on public data."""
+
+    def start(self, num_clients: int) -> np.ndarray:
+        """Return who has one from the first round on, bool [N]."""
+        ...
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
+        """Choose again after a training round."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoPrior:
+    """Nobody has one; the network is what it would be without this policy."""
+
+    uses_outputs: ClassVar[bool] = False
+
+    def start(self, num_clients: int) -> np.ndarray:
+        return np.zeros(num_clients, dtype=bool)
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
+        return server
+
+
+@dataclass(frozen=True)
+class Everybody:
+    """Everybody has one, from the first round on."""
+
+    uses_outputs: ClassVar[bool] = False
+
+    def start(self, num_clients: int) -> np.ndarray:
+        return np.ones(num_clients, dtype=bool)
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
+        return server
+
+
+@dataclass(frozen=True)
+class Skewed:
+    """Clients whose outputs are far from those of their cluster mates, after round `start_round`.
+
+    Far: J'_i = max(0, M_i - noise_floor) / (1 - noise_floor) is above `above`, where M_i is the
+    mean divergence to the mates. Chosen when personal layers are (`personalization.Adaptive`), from
+    the same numbers: once, and again for clusters that change.
+    """
+
+    start_round: int
+    noise_floor: float
+    above: float
+
+    uses_outputs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.start_round < 2:
+            raise ValueError(f"start_round: must be at least 2, got {self.start_round}")
+        for name in ("noise_floor", "above"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be in [0, 1), got {getattr(self, name)}")
+
+    def start(self, num_clients: int) -> np.ndarray:
+        return np.zeros(num_clients, dtype=bool)
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
+        if round < self.start_round:
+            return server
+        due = server.assignment_round == round
+        if round == self.start_round:
+            due = np.ones_like(due)
+        if not due.any():
+            return server
+        divergence = pairs_of(server, OUTPUTS).mean_to_mates(server.assignment)
+        chosen = excess(divergence, self.noise_floor) > self.above
+        return dataclasses.replace(server, prior=np.where(due, chosen, server.prior))
