@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedtsd.messages import Reply
 from fedtsd.models import Layer
-from fedtsd.server import ServerState
+from fedtsd.server import ServerState, Tensors
 from fedtsd.sums import WEIGHTINGS, Summing, Sums, summing_order, weight_of
 
 
@@ -40,10 +40,7 @@ class WeightedMean:
     weighting: str
 
     def __post_init__(self) -> None:
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(
-                f"weighting: must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}"
-            )
+        check_weighting(self.weighting)
 
     @property
     def sums(self) -> str | None:
@@ -61,11 +58,26 @@ def means(server: ServerState, reply: Reply, weighting: str) -> tuple[dict[str, 
 
     A tensor that nobody sent stays as it is in the centre.
     """
-    sums = sums_of(server, reply, weighting) if reply.sums is None else reply.sums
+    return means_of(server.centres, sums_in(server, reply, weighting))
+
+
+def means_of(centres: Sequence[Tensors], sums: Sequence[Sums]) -> tuple[dict[str, Tensor], ...]:
+    """Return the mean of each of K sums; a tensor that is not in it stays as in the centre."""
     return tuple(
         {name: _or(found.mean(name), tensor) for name, tensor in centre.items()}
-        for centre, found in zip(server.centres, sums, strict=True)
+        for centre, found in zip(centres, sums, strict=True)
     )
+
+
+def sums_in(server: ServerState, reply: Reply, weighting: str) -> tuple[Sums, ...]:
+    """Return the sum of each cluster's members, whether it was taken on the way or not."""
+    return sums_of(server, reply, weighting) if reply.sums is None else reply.sums
+
+
+def check_weighting(weighting: str) -> None:
+    """Raise ValueError if there is no such weighting."""
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting: must be one of {', '.join(WEIGHTINGS)}, got {weighting!r}")
 
 
 def sums_of(server: ServerState, reply: Reply, weighting: str) -> tuple[Sums, ...]:

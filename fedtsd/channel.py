@@ -5,7 +5,7 @@ Shapes: N clients, C cohort, B public samples of a round, Y classes.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -113,7 +113,7 @@ class Channel:
     def drain(self) -> Traffic:
         """Return what was counted since the last call."""
         traffic, self._traffic = self._traffic, Traffic()
-        return traffic
+        return Traffic(_per_client(traffic.clients), traffic.items)
 
     def _count(self, request: Request, reply: Reply) -> None:
         clients, sizes = [], defaultdict[tuple[str, str], list[int]](list)
@@ -200,6 +200,21 @@ class Channel:
         shape = (len(public), self._num_classes)
         if row.outputs.shape != shape or not torch.isfinite(row.outputs).all():
             raise ProtocolError(f"{where}: outputs must be finite and of shape {shape}")
+
+
+def _per_client(rows: Iterable[ClientTraffic]) -> tuple[ClientTraffic, ...]:
+    """Add up what one client exchanged, such as answers and then training; the order is kept."""
+    total: dict[int, ClientTraffic] = {}
+    for row in rows:
+        old = total.get(row.client, ClientTraffic(row.client, 0, 0, 0, 0.0))
+        total[row.client] = ClientTraffic(
+            row.client,
+            old.bytes_up + row.bytes_up,
+            old.bytes_down + row.bytes_down,
+            old.samples + row.samples,
+            old.seconds + row.seconds,
+        )
+    return tuple(total.values())
 
 
 class _SharedSizes:

@@ -26,12 +26,19 @@ fedtsd: experiments in clustered, personalised federated learning
   fedtsd figures FOLDER...       draw the figures of runs and sweeps again, from their tables
   fedtsd search OVERRIDES        search for the best values by validation score
   fedtsd bench                   measure how fast the engines are on this machine
-  fedtsd methods                 list the methods
+  fedtsd methods                 list the methods; `fedtsd methods NAME` says what one shares
   fedtsd data                    list the data sets; `fedtsd data get NAME` fetches one
   fedtsd data show [OVERRIDES]   what each client would hold, and how much clients differ
   fedtsd --version
 
 Complete overrides in your shell: eval "$(fedtsd train -sc install=bash)"
+"""
+
+METHODS_HELP = """\
+usage: fedtsd methods                      list the methods
+       fedtsd methods NAME [OVERRIDES]     what a method shares, keeps, sends, trains and serves
+
+Overrides are those of `fedtsd train`: a method shares other layers of another model.
 """
 
 
@@ -124,7 +131,16 @@ def _bench(args: list[str]) -> int:
 
 
 def _methods(args: list[str]) -> int:
-    print(describe_methods(), end="")
+    if not args:
+        print(describe_methods(), end="")
+        return 0
+    if any(arg in ("-h", "--help") for arg in args):
+        print(METHODS_HELP, end="")
+        return 0
+    with fast_imports():
+        from fedtsd.contract import describe_method
+
+    print(describe_method(args[0], args[1:]), end="")
     return 0
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from fedtsd.aggregation import Aggregation
+from fedtsd.aggregation_scaffold import ScaffoldMean
 from fedtsd.clients.engine import EngineSpec, choose_device
+from fedtsd.clients.solvers.scaffold import Scaffold
 from fedtsd.clients.solvers.solver import Solver
 from fedtsd.clustering.policy import Clustering
 from fedtsd.data.dataset import Dataset, Facts
@@ -184,6 +186,7 @@ class Config:
         _under("aggregation", self.aggregation.check, len(layers))
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)
+        self._check_scaffold()
         num_clients = self.partition.clients_of(facts)
         planted = [part.groups_of(num_clients) for part in (self.partition, self.shift) if part]
         has_groups = any(groups is not None for groups in planted)
@@ -194,6 +197,20 @@ class Config:
             raise ValueError(
                 "evaluation.stages: headed and ensembled need classes, and the target of this data "
                 "set is a number"
+            )
+
+    def _check_scaffold(self) -> None:
+        """SCAFFOLD's two sides go with nothing but each other."""
+        corrects = isinstance(self.solver, Scaffold)
+        if corrects and not isinstance(self.aggregation, ScaffoldMean):
+            raise ValueError(
+                "aggregation._target_: does not know the control variates that solver=scaffold "
+                "sends; set aggregation=scaffold"
+            )
+        if not corrects and isinstance(self.aggregation, ScaffoldMean):
+            raise ValueError(
+                "aggregation._target_: scaffold needs control variates, which only "
+                "solver=scaffold sends; set solver=scaffold, or aggregation=mean"
             )
 
     def _check_clients(self, facts: Facts, num_samples: int) -> None:

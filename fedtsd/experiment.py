@@ -132,7 +132,10 @@ class Experiment:
         """Return by client id the cluster whose model has the lowest loss on its training data."""
         if len(server.centres) == 1:  # nothing to choose, nothing to send
             return dict.fromkeys(newcomers.tolist(), 0)
-        rows = tuple(ClientRequest(c, 0, frozenset()) for c in newcomers.tolist())
+        rows = tuple(
+            ClientRequest(c, 0, frozenset(), prior=bool(server.prior[c]))
+            for c in newcomers.tolist()
+        )
         reply = self.channel.exchange(Request(round, Probe(look), server.centres, rows))
         return {row.client: int(np.argmin(row.losses)) for row in reply.rows}
 

@@ -90,10 +90,10 @@ class Probe:
 class Describe:
     """Send the leading left singular vectors of your training samples (PACFL), before training.
 
-    per_class: vectors for each class that you hold, at most. No model is sent.
+    vectors: how many, at most. No model is sent.
     """
 
-    per_class: int
+    vectors: int
 
 
 Task = Train | Evaluate | Probe | Describe

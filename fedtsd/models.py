@@ -19,6 +19,9 @@ NORMALISATION = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 NORMS = ("group", "batch")
+OPTIONAL_NORMS = ("none", *NORMS)
+STATISTICS = ("running_mean", "running_var")
+"""What the tensors are called that count instead of being trained: BatchNorm's running ones."""
 
 
 class ModelSpec(Protocol):
@@ -127,15 +130,20 @@ class LeNet:
     Both convolutions are padded by 2, so that images from 8 x 8 pixels on fit.
 
     dropout: the share of features that is dropped before the last layer.
+    norm: what follows each convolution: `none`, or as in `ResNet8`.
+    groups: of `group`; must divide 6 and 16.
     """
 
     dropout: float
+    norm: str
+    groups: int
 
     def __post_init__(self) -> None:
         _check_rate(self.dropout)
+        _check_norm(self.norm, self.groups, (6, 16))
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-        features = _conv_features(input_shape, "LeNet", (6, 16))
+        features = _conv_features(input_shape, "LeNet", (6, 16), 2, self.norm, self.groups)
         width = _flat_width(features, input_shape)
         return nn.Sequential(
             OrderedDict(
@@ -159,18 +167,25 @@ class FedAvgCnn:
     parameters; with 0, as in many later papers, 582,026.
 
     dropout: the share of features that is dropped before the last layer.
+    norm: what follows each convolution: `none`, or as in `ResNet8`.
+    groups: of `group`; must divide 32 and 64.
     """
 
     padding: int
     dropout: float
+    norm: str
+    groups: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.padding <= 2:
             raise ValueError(f"padding: must be 0, 1 or 2, got {self.padding}")
         _check_rate(self.dropout)
+        _check_norm(self.norm, self.groups, (32, 64))
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-        features = _conv_features(input_shape, "FedAvgCnn", (32, 64), self.padding)
+        features = _conv_features(
+            input_shape, "FedAvgCnn", (32, 64), self.padding, self.norm, self.groups
+        )
         width = _flat_width(features, input_shape)
         return nn.Sequential(
             OrderedDict(
@@ -247,7 +262,7 @@ class ResNet8:
         )
 
     def _norm(self, channels: int) -> nn.Module:
-        return BatchNorm(channels) if self.norm == "batch" else nn.GroupNorm(self.groups, channels)
+        return _norm(self.norm, self.groups, channels)
 
 
 @dataclass(frozen=True)
@@ -339,25 +354,45 @@ def _check_rate(rate: float) -> None:
         raise ValueError(f"dropout: must be in [0, 1), got {rate}")
 
 
+def _check_norm(norm: str, groups: int, channels: tuple[int, ...]) -> None:
+    if norm not in OPTIONAL_NORMS:
+        raise ValueError(f"norm: must be one of {', '.join(OPTIONAL_NORMS)}, got {norm!r}")
+    if groups < 1 or any(count % groups for count in channels):
+        counts = " and ".join(map(str, channels))
+        raise ValueError(f"groups: must divide {counts} channels, got {groups}")
+
+
+def _norm(kind: str, groups: int, channels: int) -> nn.Module:
+    return BatchNorm(channels) if kind == "batch" else nn.GroupNorm(groups, channels)
+
+
 def _conv_features(
-    input_shape: tuple[int, ...], model: str, channels: tuple[int, int], padding: int = 2
+    input_shape: tuple[int, ...],
+    model: str,
+    channels: tuple[int, int],
+    padding: int,
+    norm: str,
+    groups: int,
 ) -> OrderedDict[str, nn.Module]:
-    """Two 5x5 convolutions, padded by 0 to 2, each with ReLU and 2x2 max pooling."""
-    colours, *_ = _image_shape(input_shape, model, smallest=16 - 6 * padding)
-    first, second = channels
-    return OrderedDict(
-        conv1=nn.Conv2d(colours, first, 5, padding=padding),
-        relu1=nn.ReLU(),
-        pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(first, second, 5, padding=padding),
-        relu2=nn.ReLU(),
-        pool2=nn.MaxPool2d(2),
-    )
+    """Two 5x5 convolutions, padded by 0 to 2, each with `norm`, ReLU and 2x2 max pooling."""
+    before, *_ = _image_shape(input_shape, model, smallest=16 - 6 * padding)
+    net: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, count in enumerate(channels, start=1):
+        net[f"conv{i}"] = nn.Conv2d(before, count, 5, padding=padding)
+        if norm != "none":
+            net[f"norm{i}"] = _norm(norm, groups, count)
+        net[f"relu{i}"] = nn.ReLU()
+        net[f"pool{i}"] = nn.MaxPool2d(2)
+        before = count
+    return net
 
 
 def _flat_width(features: OrderedDict[str, nn.Module], input_shape: tuple[int, ...]) -> int:
+    body = nn.Sequential(features).eval()  # in training, running statistics would move
     with torch.no_grad():
-        return int(nn.Sequential(features)(torch.zeros(1, *input_shape)).numel())
+        width = int(body(torch.zeros(1, *input_shape)).numel())
+    body.train()
+    return width
 
 
 def _image_shape(input_shape: tuple[int, ...], model: str, smallest: int) -> tuple[int, ...]:

@@ -117,7 +117,8 @@ class Normalisation(_Fixed):
     def check(self, layers: Sequence[Layer]) -> None:
         if not any(layer.normalises for layer in layers):
             raise ValueError(
-                "_target_: normalisation is personal, and this model has none; take model=resnet8"
+                "_target_: normalisation is personal, and this model has none; take model=resnet8 "
+                "or a convolutional model with model.norm=batch"
             )
 
     def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:

@@ -64,7 +64,7 @@ def write_round(
     # Of several tests in one round, the table shows the most significant.
     decision = min(server.decisions, key=lambda d: (d.hopkins_p, -d.hopkins), default=None)
     row |= {
-        "num_clusters": len(server.centres),
+        "num_clusters": len(np.unique(server.assignment[server.present])),  # with members
         "personal_layers_mean": float(server.personal[server.present].sum(axis=1).mean()),
         "hopkins": decision.hopkins if decision else None,
         "hopkins_p": decision.hopkins_p if decision else None,

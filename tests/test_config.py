@@ -25,6 +25,13 @@ NEEDS = {
     "public=contaminated": ("dataset.standardise=moments",),
     "public=other": ("dataset=fashion_mnist", "dataset.standardise=moments"),
     "clustering=oracle": ("partition=label_groups",),
+    "aggregation=scaffold": ("method=scaffold",),
+    "solver=apfl": ("method=apfl",),
+    "solver=fedala": ("method=fedala",),
+    "solver=per_fedavg": ("method=per_fedavg",),
+    "solver=pfedme": ("method=pfedme",),
+    "solver=scaffold": ("method=scaffold",),
+    "solver=twin": ("method=ditto",),
     "personalization=normalisation": ("model=resnet8",),
     "method=fedbn": ("model=resnet8",),
     "method=oracle": ("partition=label_groups",),
@@ -250,6 +257,9 @@ def test_every_value_of_a_global_file_arrives(group: str) -> None:
         for key, value in given.items():
             if isinstance(value, dict):
                 arrived(value, found[key], f"{path}.{key}")
+            elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
+                for i, (item, its) in enumerate(zip(value, found[key], strict=True)):
+                    arrived(item, its, f"{path}.{key}[{i}]")
             elif not (isinstance(value, str) and "${" in value):
                 assert found[key] == value, f"{path}.{key}"
 

@@ -12,6 +12,7 @@ import torch
 from fedtsd.catalogue import options
 from fedtsd.experiment import build, load_federation
 from fedtsd.run_folder import TABLES, RunFolder
+from tests.needs import fit, small
 from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
 
 METHODS = sorted(options("method"))
@@ -20,8 +21,8 @@ SMALL = ("partition.num_clients=4", "model.hidden=[8]", "similarity.public_batch
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns(method: str, config, toy, tmp_path) -> None:
-    cfg = config(f"method={method}", "rounds=3", "training.lr=0.02", *SMALL)
-    run_toy(cfg, toy(4), tmp_path)
+    cfg = config(*small(method, 4), "rounds=3", "training.lr=0.02")
+    run_toy(cfg, fit(toy(4), method), tmp_path)
     rounds = table(tmp_path, "rounds")
     assert rounds["accuracy_mean"].iloc[-1] > 0.9
     assert rounds["round"].tolist() == [1, 2, 3]
@@ -207,7 +208,7 @@ def test_no_server_side_module_reaches_the_clients() -> None:
     server_side = [
         *root.glob("clustering/*.py"),
         *(root / f"{n}.py" for n in ("server", "messages", "similarity", "aggregation")),
-        root / "personalization.py",
+        *(root / f"{n}.py" for n in ("personalization", "server_optimizer", "tree")),
     ]
     for path in server_side:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -221,11 +222,14 @@ def test_no_server_side_module_reaches_the_clients() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_resumes_over_several_checkpoints(method: str, config, toy, tmp_path) -> None:
-    cfg = config(f"method={method}", "rounds=4", "checkpoint_every=1", *SMALL)
-    run_toy(cfg, toy(4), tmp_path / "whole")
+    cfg, federation = (
+        config(*small(method, 4), "rounds=4", "checkpoint_every=1"),
+        fit(toy(4), method),
+    )
+    run_toy(cfg, federation, tmp_path / "whole")
     with pytest.raises(StoppedError):
-        run_toy(cfg, toy(4), tmp_path / "parts", StopAfter(1))
-    run_toy(cfg, toy(4), tmp_path / "parts")
+        run_toy(cfg, federation, tmp_path / "parts", StopAfter(1))
+    run_toy(cfg, federation, tmp_path / "parts")
     ends = [RunFolder(tmp_path / w).load_checkpoint() for w in ("whole", "parts")]
     assert bits(ends[0]) == bits(ends[1])
 

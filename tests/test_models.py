@@ -18,10 +18,14 @@ from fedtsd.seeding import torch_rng
 SPECS = [
     (Mlp((100, 50), 0.0), (1, 8, 8), 3),
     (Mlp((100, 50), 0.5), (1, 8, 8), 3),
-    (LeNet(0.0), (1, 8, 8), 5),
-    (LeNet(0.5), (3, 32, 32), 5),
-    (FedAvgCnn(2, 0.0), (1, 28, 28), 4),
-    (FedAvgCnn(0, 0.5), (1, 28, 28), 4),
+    (LeNet(0.0, "none", 2), (1, 8, 8), 5),
+    (LeNet(0.5, "none", 2), (3, 32, 32), 5),
+    (FedAvgCnn(2, 0.0, "none", 4), (1, 28, 28), 4),
+    (FedAvgCnn(0, 0.5, "none", 4), (1, 28, 28), 4),
+    (LeNet(0.0, "group", 2), (1, 8, 8), 5),
+    (LeNet(0.0, "batch", 2), (1, 8, 8), 5),
+    (FedAvgCnn(2, 0.0, "group", 32), (3, 16, 16), 4),
+    (FedAvgCnn(0, 0.0, "batch", 4), (1, 28, 28), 4),
     (ResNet8(16, 4, "group"), (3, 32, 32), 5),
     (ResNet8(16, 4, "batch"), (3, 32, 32), 5),
 ]
@@ -41,7 +45,7 @@ def test_layers_hold_every_tensor_once_in_order(spec, shape, num_layers) -> None
 @pytest.mark.parametrize(("padding", "expected"), [(2, 1_663_370), (0, 582_026)])
 def test_parameters_of_the_fedavg_cnn_are_those_of_the_papers(padding, expected) -> None:
     # McMahan et al. 2017, and without padding.
-    model = FedAvgCnn(padding, 0.0).build((1, 28, 28), 10)
+    model = FedAvgCnn(padding, 0.0, "none", 4).build((1, 28, 28), 10)
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
@@ -58,6 +62,42 @@ def test_running_statistics_belong_to_the_layer_of_their_norm() -> None:
     assert {"block1.norm2.running_mean", "block1.norm2.running_var"} <= set(layers[1].tensors)
     # A counter of batches is no number that can be averaged.
     assert not any("num_batches" in name for layer in layers for name in layer.tensors)
+
+
+SMALL_CNNS = [lambda norm: LeNet(0.5, norm, 2), lambda norm: FedAvgCnn(2, 0.5, norm, 4)]
+
+
+@pytest.mark.parametrize("spec", SMALL_CNNS)
+def test_each_convolution_is_normalised_before_its_relu(spec) -> None:
+    for norm, kind in (("group", nn.GroupNorm), ("batch", BatchNorm)):
+        model = spec(norm).build((1, 8, 8), 10)
+        types = [type(module) for module in model]
+        convolution = [nn.Conv2d, kind, nn.ReLU, nn.MaxPool2d]
+        assert types[:8] == convolution * 2
+        assert kind not in types[8:]
+        assert layers_of(model)[0].tensors[:4] == (
+            "conv1.weight", "conv1.bias", "norm1.weight", "norm1.bias",
+        )  # fmt: skip
+    group = spec("group").build((1, 8, 8), 10)
+    assert group.norm1.num_groups == (2 if isinstance(spec("none"), LeNet) else 4)
+
+
+@pytest.mark.parametrize("spec", SMALL_CNNS)
+def test_normalisation_changes_nothing_of_the_rest(spec) -> None:
+    plain, normed = spec("none").build((1, 8, 8), 10), spec("batch").build((1, 8, 8), 10)
+    names = [name for name, _ in plain.named_children()]
+    assert names == [name for name, _ in normed.named_children() if "norm" not in name]
+    for model in (plain, normed):
+        initialise(model, torch_rng(0, "model"))
+    assert all(torch.equal(tensors_of(normed)[n], t) for n, t in tensors_of(plain).items())
+
+
+def test_building_a_model_leaves_running_statistics_as_they_start() -> None:
+    # It is tried on an image of zeros to learn its width; it must train and be fresh afterwards.
+    model = LeNet(0.0, "batch", 2).build((1, 8, 8), 10)
+    assert model.get_buffer("norm1.running_var").tolist() == [1.0] * 6
+    assert model.get_buffer("norm2.running_mean").tolist() == [0.0] * 16
+    assert all(module.training for module in model.modules())
 
 
 def test_batch_norm_is_that_of_pytorch() -> None:
@@ -107,7 +147,9 @@ def test_dropout_without_a_mask_for_the_batch_is_refused() -> None:
         Dropout(0.5, 3)(torch.zeros(1, 3))
 
 
-@pytest.mark.parametrize("spec", [Mlp((5,), 0.25), LeNet(0.25), FedAvgCnn(2, 0.25)])
+@pytest.mark.parametrize(
+    "spec", [Mlp((5,), 0.25), LeNet(0.25, "none", 2), FedAvgCnn(2, 0.25, "none", 4)]
+)
 def test_dropout_is_before_the_last_layer(spec) -> None:
     *_, dropout, last = spec.build((1, 8, 8), 10)
     assert isinstance(dropout, Dropout)
@@ -115,12 +157,12 @@ def test_dropout_is_before_the_last_layer(spec) -> None:
 
 
 def test_without_dropout_the_model_has_no_such_module() -> None:
-    model = LeNet(0.0).build((1, 8, 8), 10)
+    model = LeNet(0.0, "none", 2).build((1, 8, 8), 10)
     assert not any(isinstance(module, Dropout) for module in model.modules())
 
 
 def test_initialisation_is_a_function_of_the_seed() -> None:
-    a, b, c = (LeNet(0.0).build((1, 8, 8), 10) for _ in range(3))
+    a, b, c = (LeNet(0.0, "none", 2).build((1, 8, 8), 10) for _ in range(3))
     initialise(a, torch_rng(0, "model"))
     initialise(b, torch_rng(0, "model"))
     initialise(c, torch_rng(1, "model"))
@@ -140,7 +182,7 @@ def test_initialisation_has_the_bounds_of_pytorch() -> None:
 
 def test_too_small_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 4 x 4"):
-        LeNet(0.0).build((64,), 10)
+        LeNet(0.0, "none", 2).build((64,), 10)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +191,13 @@ def test_too_small_images_are_refused() -> None:
         (lambda: ResNet8(10, 4, "group"), "width: must be a positive multiple of groups"),
         (lambda: ResNet8(8, 4, "layer"), "norm: must be one of group, batch, got 'layer'"),
         (lambda: Mlp((5,), 1.0), r"dropout: must be in \[0, 1\), got 1.0"),
-        (lambda: LeNet(-0.1), r"dropout: must be in \[0, 1\), got -0.1"),
-        (lambda: FedAvgCnn(0, 1.5), r"dropout: must be in \[0, 1\), got 1.5"),
-        (lambda: FedAvgCnn(3, 0.0), "padding: must be 0, 1 or 2, got 3"),
+        (lambda: LeNet(-0.1, "none", 2), r"dropout: must be in \[0, 1\), got -0.1"),
+        (lambda: FedAvgCnn(0, 1.5, "none", 4), r"dropout: must be in \[0, 1\), got 1.5"),
+        (lambda: LeNet(0.0, "layer", 2), "norm: must be one of none, group, batch, got 'layer'"),
+        (lambda: LeNet(0.0, "none", 4), "groups: must divide 6 and 16 channels, got 4"),
+        (lambda: FedAvgCnn(2, 0.0, "group", 0), "groups: must divide 32 and 64 channels, got 0"),
+        (lambda: FedAvgCnn(2, 0.0, "batch", 64), "groups: must divide 32 and 64 channels"),
+        (lambda: FedAvgCnn(3, 0.0, "none", 4), "padding: must be 0, 1 or 2, got 3"),
     ],
 )
 def test_settings_are_checked(make, message) -> None:

@@ -5,10 +5,20 @@ import pytest
 import torch
 
 from fedtsd.clustering.pairs import Pairs
-from fedtsd.models import Layer
-from fedtsd.personalization import Adaptive, Everything, FirstLayers, LastLayers, Nothing
+from fedtsd.models import Layer, LeNet, ResNet8, layers_of
+from fedtsd.personalization import (
+    Adaptive,
+    Everything,
+    FirstLayers,
+    LastLayers,
+    Normalisation,
+    Nothing,
+)
+from fedtsd.run_folder import RunFolder
 from fedtsd.server import ServerState, start_state
 from fedtsd.similarity import OUTPUTS
+from tests.needs import fit, small
+from tests.runs import run_toy, table
 
 ADAPTIVE = Adaptive(start_round=4, noise_floor=0.15, power=1.0)
 
@@ -96,3 +106,50 @@ def test_clients_store_what_may_become_personal() -> None:
     assert Nothing().may_keep(plain(3)).tolist() == [False] * 3
     assert LastLayers(1).may_keep(plain(3)).tolist() == [False, False, True]
     assert ADAPTIVE.may_keep(plain(3)).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("spec", "normalising"),
+    [
+        (LeNet(0.0, "batch", 2), ["norm1", "norm2"]),
+        (LeNet(0.0, "group", 2), ["norm1", "norm2"]),
+        (
+            ResNet8(4, 2, "batch"),
+            ["norm", *(f"block{b}.norm{i}" for b in (1, 2, 3) for i in (1, 2))],
+        ),
+    ],
+)
+def test_normalisation_is_personal_wherever_it_is_and_nothing_else(spec, normalising) -> None:
+    layers = layers_of(spec.build((1, 8, 8), 10), Normalisation.separates)
+    kept = Normalisation().start(3, layers)
+    assert kept.shape == (3, len(layers))
+    assert (kept == kept[0]).all()
+    assert np.array_equal(Normalisation().may_keep(layers), kept[0])
+    chosen = [layer for layer, keeps in zip(layers, kept[0], strict=True) if keeps]
+    names = {name for layer in chosen for name in layer.tensors}
+    assert {name.rpartition(".")[0] for name in names} == set(normalising)
+    statistics = {f"{name}.running_{what}" for name in normalising for what in ("mean", "var")}
+    assert (statistics <= names) == (spec.norm == "batch")
+
+
+def test_normalisation_needs_a_model_that_has_some() -> None:
+    layers = layers_of(LeNet(0.0, "none", 2).build((1, 8, 8), 10), separate=True)
+    with pytest.raises(ValueError, match="this model has none; take model=resnet8 or a conv"):
+        Normalisation().check(layers)
+    Normalisation().check(layers_of(LeNet(0.0, "batch", 2).build((1, 8, 8), 10), separate=True))
+
+
+def test_normalisation_never_crosses_and_each_client_has_its_own(config, toy, tmp_path) -> None:
+    cfg = config(*small("fedbn", 3), "rounds=2", "engine=sequential")
+    run_toy(cfg, fit(toy(3, flipped=(1,)), "fedbn"), tmp_path)
+    items = set(table(tmp_path, "exchanged")["item"])
+    assert {"conv1.weight", "conv2.bias", "fc3.weight"} <= items
+    assert not any("norm" in item for item in items)
+    saved = RunFolder(tmp_path).load_checkpoint()
+    kept = saved["clients"]
+    assert kept["client"].tolist() == [0, 1, 2]
+    assert {name.partition(".")[0] for name in kept} == {"client", "norm1", "norm2"}
+    for name in ("norm1.running_mean", "norm2.weight"):
+        assert len(torch.unique(kept[name], dim=0)) == 3
+    # The server never learns more of them than the initial model.
+    assert saved["server"]["centres"][0]["norm1.running_mean"].tolist() == [0.0] * 6

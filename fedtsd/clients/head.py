@@ -9,15 +9,13 @@ Shapes: n samples, B samples, F features, Y classes.
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedtsd.clients.local import CHUNK
+from fedtsd.clients.softmax_regression import fitted
 from fedtsd.data.holdings import Split
 from fedtsd.training import Head
-
-MOST_ITERATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -25,19 +23,18 @@ class ResidualHead:
     """logits <- logits + ((features - centre) / spread) W + b.
 
     weights: float64 [F, Y]. bias: float64 [Y]. centre, spread: float64 [F], of the features on the
-    client's training samples.
+    client's training samples. All of them lie on the CPU.
     """
 
-    weights: np.ndarray
-    bias: np.ndarray
-    centre: np.ndarray
-    spread: np.ndarray
+    weights: Tensor
+    bias: Tensor
+    centre: Tensor
+    spread: Tensor
 
     def correct(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return corrected logits [B, Y] of samples with features [B, F] and logits [B, Y]."""
-        scaled = (_numbers(features) - self.centre) / self.spread
-        correction = torch.from_numpy(scaled @ self.weights + self.bias)
-        return logits + correction.to(logits)
+        scaled = (_exact(features) - self.centre) / self.spread
+        return logits + (scaled @ self.weights + self.bias).to(logits)
 
 
 @torch.no_grad()
@@ -46,66 +43,39 @@ def features_and_logits(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Ten
     network.eval()
     children = list(network.children())
     last = max(i for i, child in enumerate(children) if isinstance(child, nn.Linear))
-    features, logits = [], []
-    for chunk in torch.split(inputs, CHUNK):
-        for child in children[:last]:
-            chunk = child(chunk)
-        features.append(chunk.clone())
-        for child in children[last:]:
-            chunk = child(chunk)
-        logits.append(chunk)
-    return torch.cat(features), torch.cat(logits)
+    body, end = nn.Sequential(*children[:last]), nn.Sequential(*children[last:])
+    features = [body(chunk) for chunk in torch.split(inputs, CHUNK)]
+    return torch.cat(features), torch.cat([end(chunk) for chunk in features])
 
 
 def label_skew(labels: Tensor, num_classes: int) -> float:
     """Return the Jensen-Shannon divergence of a client's labels from the uniform law, in 0..1."""
-    law = torch.bincount(labels, minlength=num_classes).double().cpu().numpy()
+    law = torch.bincount(labels, minlength=num_classes).double().cpu()
     law = law / law.sum()
-    uniform = np.full(num_classes, 1 / num_classes)
+    uniform = torch.full_like(law, 1 / num_classes)
     mean = (law + uniform) / 2
-    held = law > 0
-    first = (law[held] * np.log(law[held] / mean[held])).sum()
-    second = (uniform * np.log(uniform / mean)).sum()
-    return float((first + second) / 2 / math.log(2))
+    nats = torch.special.xlogy(law, law / mean) + uniform * (uniform / mean).log()
+    return float(nats.sum()) / 2 / math.log(2)
 
 
 def fit_head(network: nn.Module, split: Split, head: Head) -> ResidualHead | None:
-    """Fit a head to a client's training samples; None where its labels are not skewed.
+    """Fit a head to a client's training samples; None where its labels are not skewed, or where the
+    model has diverged.
 
-    Minimises mean cross-entropy + ridge / 2 ||W||^2 over W and b, from zero, by L-BFGS.
+    Minimises mean cross-entropy + ridge / 2 ||W||^2 over W and b, from zero.
     """
-    # Imported where it is needed: most runs start faster without it.
-    from scipy.optimize import minimize
-
     features, logits = features_and_logits(network, split.inputs)
-    classes = logits.shape[1]
-    if label_skew(split.labels, classes) <= head.skew_above:
+    if label_skew(split.labels, logits.shape[1]) <= head.skew_above:
         return None
-    x, z = _numbers(features), _numbers(logits)
-    centre, spread = x.mean(axis=0), x.std(axis=0)
-    spread = np.where(spread > 1e-6 * max(1.0, float(np.abs(x).max())), spread, 1.0)
-    x = (x - centre) / spread
-    truth = np.eye(classes)[split.labels.cpu().numpy()]
-    width = x.shape[1]
-
-    def loss(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = vector[: width * classes].reshape(width, classes), vector[-classes:]
-        shifted = z + x @ weights + bias
-        shifted = shifted - shifted.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        residual = (np.exp(shifted - log_total) - truth) / len(x)
-        value = -(truth * (shifted - log_total)).sum() / len(x)
-        value += head.ridge / 2 * float((weights**2).sum())
-        slope = np.concatenate([(x.T @ residual + head.ridge * weights).ravel(), residual.sum(0)])
-        return float(value), slope
-
-    start = np.zeros((width + 1) * classes)
-    found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MOST_ITERATIONS}
-    ).x
-    weights, bias = found[: width * classes].reshape(width, classes), found[-classes:]
+    x = _exact(features)
+    if not (x.isfinite().all() and logits.isfinite().all()):
+        return None
+    centre, spread = x.mean(dim=0), x.std(dim=0, correction=0)
+    constant = spread <= 1e-6 * max(1.0, x.abs().max().item())
+    spread = spread.masked_fill(constant, 1.0)
+    weights, bias = fitted((x - centre) / spread, _exact(logits), split.labels.cpu(), head.ridge)
     return ResidualHead(weights, bias, centre, spread)
 
 
-def _numbers(tensor: Tensor) -> np.ndarray:
-    return np.asarray(tensor.detach().cpu().double().numpy())
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()

@@ -32,7 +32,6 @@ from fedtsd.messages import (
     check_finite,
     place_of,
 )
-from fedtsd.models import LogPrior
 from fedtsd.server import Tensors
 from fedtsd.sums import Summing, Sums, summing_order, weight_of
 
@@ -81,7 +80,7 @@ class StackedEngine:
         self._data = side.federation.to(side.device)
         self._store = ClientStore(side.initial, side.keeps, clients)
         self._workplace = StackedWorkplace(side, self._data, self._store, room, graphs)
-        self._plain = side.solver.plain and not any(isinstance(m, LogPrior) for m in side.model)
+        self._plain = side.solver.plain
         self._side = side
         self._reference: SequentialEngine | None = None
 

@@ -1,6 +1,6 @@
 """Models side by side: each tensor of the model once, with one row per client.
 
-Shapes: C clients side by side, R rows there is room for, M models of a request.
+Shapes: C clients side by side, R rows there is room for, M models of a request, Y classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedtsd.messages import ClientRequest
-from fedtsd.models import tensors_of
+from fedtsd.models import LogPrior, tensors_of
 from fedtsd.server import Tensors
 
 
@@ -20,13 +20,20 @@ class Rows:
 
     tensors: parameters and buffers by state-dict name. velocity: the momentum of parameters.
     received: parameters as they were before training. moves: bool [C], whether a client's
-    training moves the tensor.
+    training moves the tensor. offsets: what clients add to their logits [C, Y] (`LogPrior`), by the
+    name of its buffer: an input like the batch, never sent.
     """
 
     tensors: dict[str, Tensor]
     velocity: dict[str, Tensor]
     received: dict[str, Tensor]
     moves: dict[str, Tensor]
+    offsets: dict[str, Tensor]
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """All that a run of the models needs beside samples."""
+        return self.tensors | self.offsets
 
     def first(self, count: int) -> "Rows":
         """Return the first `count` models, as views."""
@@ -44,7 +51,7 @@ class Rows:
 
     @property
     def _parts(self) -> tuple[dict[str, Tensor], ...]:
-        return self.tensors, self.velocity, self.received, self.moves
+        return self.tensors, self.velocity, self.received, self.moves, self.offsets
 
 
 class Stack:
@@ -56,7 +63,12 @@ class Stack:
         self._device = device
         tensors = {name: self._room(t.shape) for name, t in tensors_of(model).items()}
         moves = {name: self._room((), torch.bool) for name in self.parameters}
-        self.rows = Rows(tensors, {}, {}, moves)
+        offsets = {
+            f"{name}.offset": self._room(module.offset.shape)
+            for name, module in model.named_modules()
+            if isinstance(module, LogPrior)
+        }
+        self.rows = Rows(tensors, {}, {}, moves, offsets)
 
     @torch.no_grad()
     def lay_out(
@@ -73,6 +85,12 @@ class Stack:
             if own:
                 values = torch.stack([kept[i][name] for i in own]).to(self._device)
                 place[torch.tensor(own, device=self._device)] = values
+
+    @torch.no_grad()
+    def shift(self, offsets: Tensor) -> None:
+        """Say what each client adds to its logits [C, Y], if the model has a place for it."""
+        for place in self.rows.offsets.values():
+            place[: len(offsets)] = offsets
 
     @torch.no_grad()
     def remember(self) -> None:

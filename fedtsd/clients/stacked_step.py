@@ -53,7 +53,7 @@ class Step:
         """Take the step of C models, each on its own batch."""
         with self._precision.autocast(self._device):
             moving = {name: rows.tensors[name].detach().requires_grad_() for name in plan.moving}
-            loss = self._loss({**rows.tensors, **moving}, batch)
+            loss = self._loss({**rows.inputs, **moving}, batch)
             gradients = torch.autograd.grad(loss, list(moving.values()))
         self._update(rows, gradients, batch.active, plan)
 

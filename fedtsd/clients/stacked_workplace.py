@@ -1,6 +1,6 @@
 """A place where some clients of a request work side by side, on one stack of models.
 
-Shapes: C clients side by side, M models of a request.
+Shapes: C clients side by side, M models of a request, Y outputs per sample.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedtsd.clients import local
 from fedtsd.clients.engine import ClientSide
+from fedtsd.clients.log_prior import offset_of
 from fedtsd.clients.stacked_graphs import Graphs
 from fedtsd.clients.stacked_models import Stack
 from fedtsd.clients.stacked_outputs import Outputs
@@ -89,7 +90,7 @@ class StackedWorkplace:
         for stage in task.stages:
             if stage == "tuned":
                 self._fit(chunk, held, (task.tuning,), "tune")
-                outputs = self._outputs.of_each(self.tensors(len(held)), joined)
+                outputs = self._outputs.of_each(self._inputs(len(held)), joined)
             else:
                 outputs = self._untrained(chunk, chunk.rows, joined)
             for mine, own, both in zip(found, splits, outputs, strict=True):
@@ -130,6 +131,18 @@ class StackedWorkplace:
     def _lay_out(self, chunk: Chunk, rows: Sequence[ClientRequest]) -> None:
         kept = [self._store.get(row.client) if row.personal else {} for row in rows]
         self._stack.lay_out(chunk.models, rows, kept)
+        self._stack.shift(self._offsets(chunk, rows))
+
+    def _offsets(self, chunk: Chunk, rows: Sequence[ClientRequest]) -> Tensor:
+        """Return what clients add to their logits [C, Y]."""
+        held = [self._data.data_of(row.client, chunk.request.round).train.labels for row in rows]
+        width = self._data.num_outputs
+        pairs = zip(rows, held, strict=True)
+        return torch.stack([offset_of(row.prior, labels, width) for row, labels in pairs])
+
+    def _inputs(self, count: int) -> dict[str, Tensor]:
+        """Return all that a run of the first `count` clients' models needs beside samples."""
+        return self._stack.rows.first(count).inputs
 
     def _told(self, chunk: Chunk, task: Train) -> Sequence[Tensor | None]:
         """Return what each client tells of its outputs on the public samples asked for."""
@@ -137,7 +150,7 @@ class StackedWorkplace:
         if public is None or not any(row.tells for row in chunk.rows):
             return [None] * count
         inputs = self._data.public[public.to(self._side.device)]
-        outputs = self._outputs.of_all(self.tensors(count), inputs)
+        outputs = self._outputs.of_all(self._inputs(count), inputs)
         told = local.probabilities(outputs.flatten(0, 1), self._data.regression).cpu()
         each = told.view(count, len(inputs), -1).unbind()
         return [own if row.tells else None for row, own in zip(chunk.rows, each, strict=True)]
@@ -153,8 +166,10 @@ class StackedWorkplace:
     ) -> list[Tensor]:
         """Return each client's outputs on its split with the model it is sent.
 
-        Those who keep nothing to themselves have the same model: it is run once, on all samples.
+        Those who keep nothing to themselves have the same model: it is run once, on all samples,
+        before each adds its own prior.
         """
+        offsets = self._offsets(chunk, rows)
         found: dict[int, Tensor] = {}
         for model in range(len(chunk.request.models)):
             same = [i for i, row in enumerate(rows) if row.model == model and not row.personal]
@@ -162,11 +177,11 @@ class StackedWorkplace:
                 tensors = {name: tensor[model] for name, tensor in chunk.models.items()}
                 outputs = self._outputs.of_one(tensors, torch.cat([splits[i].inputs for i in same]))
                 parts = torch.split(outputs, [len(splits[i]) for i in same])
-                found.update(zip(same, parts, strict=True))
+                found.update((i, part + offsets[i]) for i, part in zip(same, parts, strict=True))
         own = [i for i, row in enumerate(rows) if row.personal]
         if own:
             self._lay_out(chunk, [rows[i] for i in own])
-            each = self._outputs.of_each(self.tensors(len(own)), [splits[i] for i in own])
+            each = self._outputs.of_each(self._inputs(len(own)), [splits[i] for i in own])
             found.update(zip(own, each, strict=True))
         return [found[i] for i in range(len(rows))]
 

@@ -56,8 +56,8 @@ class Trainer:
     ) -> int:
         """Train through all phases; return the number of samples processed."""
         phases = tuple(phases)
-        if not self._flat.module.training:
-            self._flat.module.train()
+        # Not only if the module says that it evaluates: others put its children to that.
+        self._flat.module.train()
         masks = Masks(self._flat.module, rng) if self._drops else None
         received = self._received(phases)
         processed = 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedtsd.clients import local
 from fedtsd.clients.engine import ClientSide
 from fedtsd.clients.head import features_and_logits, fit_head
-from fedtsd.clients.log_prior import log_prior
+from fedtsd.clients.log_prior import offset_of
 from fedtsd.clients.solvers.solver import Fit, Workbench
 from fedtsd.clients.store import ClientStore
 from fedtsd.clients.subspace import data_subspace
@@ -96,9 +96,7 @@ class Workplace:
     def describe(self, request: Request, task: Describe, row: ClientRequest) -> ClientReply:
         """Let a client describe its data."""
         split = self._data.data_of(row.client, request.round).train
-        return ClientReply(
-            row.client, {}, len(split), subspace=data_subspace(split, task.per_class)
-        )
+        return ClientReply(row.client, {}, len(split), subspace=data_subspace(split, task.vectors))
 
     def work(self, request: Request, row: ClientRequest) -> ClientReply:
         """Let a client do whatever task it is."""
@@ -176,10 +174,7 @@ class Workplace:
         for name, tensor in self.tensors.items():
             tensor.copy_(kept[name] if name in row.personal else received[name])
         for module in self._priors:
-            if row.prior:
-                module.offset.copy_(log_prior(split.labels, len(module.offset)))
-            else:
-                module.offset.zero_()
+            module.offset.copy_(offset_of(row.prior, split.labels, len(module.offset)))
 
 
 def mean_probability(outputs: Sequence[Tensor]) -> Tensor:

@@ -64,7 +64,7 @@ class Workload:
         from fedtsd.models import FedAvgCnn, Mlp
 
         torch.set_num_threads(1)
-        spec = {"cnn": FedAvgCnn(0, 0.0), "mlp": Mlp((200, 200), 0.0)}[self.model]
+        spec = {"cnn": FedAvgCnn(0, 0.0, "none", 4), "mlp": Mlp((200, 200), 0.0)}[self.model]
         return spec.build(self.inputs.shape[1:], 10)
 
 

@@ -10,6 +10,7 @@ from fedtsd.experiment import build
 from fedtsd.messages import ClientRequest, Evaluate, Request
 from fedtsd.run_folder import TABLES
 from fedtsd.training import Phase
+from tests.needs import fit, painted, small
 from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
 
 METHODS = sorted(options("method"))
@@ -23,13 +24,31 @@ def tables_of(path) -> dict[str, pd.DataFrame]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_agrees_with_the_reference(method: str, config, toy, tmp_path) -> None:
-    federation = toy(6, flipped=(0, 2, 3))
+    federation = fit(toy(6, flipped=(0, 2, 3)), method)
     for engine in ("sequential", "parallel"):
-        cfg = config(*FAST, f"method={method}", f"engine={engine}")
+        cfg = config(f"engine={engine}", "training.lr=0.02", "rounds=3", *small(method, 6))
         run_toy(cfg, federation, tmp_path / engine)
     found, expected = tables_of(tmp_path / "parallel"), tables_of(tmp_path / "sequential")
     for name in TABLES:
         pd.testing.assert_frame_equal(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [("model.hidden=[8]", "model.dropout=0.5"), ("model=lenet", "model.norm=batch")],
+    ids=["dropout", "batch norm"],
+)
+def test_after_an_evaluation_training_is_training_again(model, config, toy, tmp_path) -> None:
+    # Dropout and BatchNorm do otherwise while they are evaluated: they must not stay so.
+    federation = painted(toy(4)) if "model=lenet" in model else toy(4)
+    losses = []
+    for engine in ("sequential", "parallel"):
+        cfg = config(
+            "method=fedavg", f"engine={engine}", "rounds=3", "partition.num_clients=4", *model
+        )
+        run_toy(cfg, federation, tmp_path / engine)
+        losses.append(table(tmp_path / engine, "clients")["loss"].tolist())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["fedavg", "fedper", "fedtsdp"])

@@ -29,6 +29,7 @@ from tests.clients.stacks import (
     settings,
     side,
 )
+from tests.needs import fit, small
 from tests.runs import StopAfter, StoppedError, run_toy, table
 
 
@@ -68,11 +69,10 @@ def assert_trains_alike(side, personal=(), phases=None, chunk=None, **tolerance)
 def test_every_method_gives_the_reference_numbers(method, config, toy, tmp_path) -> None:
     for engine in ("sequential", "stacked"):
         cfg = config(
-            f"method={method}", f"engine={engine}", "rounds=2", "checkpoint_every=2",
-            "partition.num_clients=4", "model.hidden=[8]", "similarity.public_batch=20",
+            *small(method, 4), f"engine={engine}", "rounds=2", "checkpoint_every=2",
             "similarity.first_round=1", "training.lr=0.02",
         )  # fmt: skip
-        run_toy(cfg, toy(4, flipped=(1, 2)), tmp_path / engine)
+        run_toy(cfg, fit(toy(4, flipped=(1, 2)), method), tmp_path / engine)
     states = [RunFolder(tmp_path / e).load_checkpoint() for e in ("sequential", "stacked")]
     for mine, yours in zip(*(state["server"]["centres"] for state in states), strict=True):
         assert_close(mine, yours)
@@ -100,14 +100,17 @@ def image_models(config):
     """Every conf/model, and what its options can be."""
     named = {name: config("method=fedavg", f"model={name}").model for name in options("model")}
     named["resnet8 batch"] = ResNet8(8, 4, "batch")
+    named["lenet batch"] = LeNet(0.0, "batch", 2)
+    named["cnn group"] = FedAvgCnn(2, 0.0, "group", 4)
     named["mlp dropout"] = Mlp((6,), 0.5)
-    named["lenet dropout"] = LeNet(0.3)
-    named["cnn dropout"] = FedAvgCnn(2, 0.3)
+    named["lenet dropout"] = LeNet(0.3, "none", 2)
+    named["cnn dropout"] = FedAvgCnn(2, 0.3, "none", 4)
     return named
 
 
-@pytest.mark.parametrize("name", [*sorted(options("model")), "resnet8 batch", "mlp dropout",
-                                  "lenet dropout", "cnn dropout"])  # fmt: skip
+@pytest.mark.parametrize("name", [*sorted(options("model")), "resnet8 batch", "lenet batch",
+                                  "cnn group", "mlp dropout", "lenet dropout",
+                                  "cnn dropout"])  # fmt: skip
 def test_every_model_gives_the_reference_numbers(name, config) -> None:
     data = federation((1, 8, 8), sizes=(9, 18, 2))
     spec = image_models(config)[name]
@@ -268,9 +271,12 @@ def test_too_little_memory_is_an_error_that_says_what_to_set(monkeypatch) -> Non
 def test_bfloat16_is_close_to_the_reference_in_bfloat16() -> None:
     data = federation((1, 8, 8), sizes=(9, 18, 2))
     exact, half = (
-        engines(side(data, LeNet(0.0), keeps=(), precision=name)) for name in ("fp32", "bf16")
+        engines(side(data, LeNet(0.0, "none", 2), keeps=(), precision=name))
+        for name in ("fp32", "bf16")
     )
-    request = ask(side(data, LeNet(0.0), keeps=()), Train((Phase("all", 3, 0.0),), None, None))
+    request = ask(
+        side(data, LeNet(0.0, "none", 2), keeps=()), Train((Phase("all", 3, 0.0),), None, None)
+    )
     replies = [engine.handle(request).rows[1].tensors for engine in (exact[1], *half)]
     for name, tensor in replies[0].items():
         assert tensor.dtype == replies[2][name].dtype == torch.float32

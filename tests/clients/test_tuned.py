@@ -26,6 +26,9 @@ VARIANTS = [
     ("mlp", {"dropout": 0.5}),
     ("lenet", {"dropout": 0.5}),
     ("resnet8", {"norm": "batch"}),
+    ("lenet", {"norm": "batch"}),
+    ("lenet", {"norm": "group"}),
+    ("cnn", {"norm": "batch"}),
 ]
 SETTINGS = {
     "plain": {},

@@ -94,7 +94,7 @@ def _splits(tables: RunTables) -> list[Say]:
     rows = tables.clustering[tables.clustering["split"] == 1]
     return [
         say(
-            f"clusters.split.stage{int(row['stage'])}",
+            f"clusters.split.{_kind(row)}",
             round=int(row["round"]),
             sites=int(row.get("size", len(tables.order))),
             strength=_strength(float(row.get("silhouette", float("nan")))),
@@ -104,6 +104,11 @@ def _splits(tables: RunTables) -> list[Say]:
         )
         for _, row in rows.sort_values(["round", "stage", "cluster"]).iterrows()
     ] or [say("clusters.split.untested")]
+
+
+def _kind(row: "pd.Series[float]") -> str:
+    """Which words a split takes: those of its stage, unless no Hopkins test was behind it."""
+    return "plain" if pd.isna(row["hopkins"]) else f"stage{int(row['stage'])}"
 
 
 def _strength(silhouette: float) -> Say:
@@ -123,6 +128,8 @@ def _why_none(tables: RunTables) -> Say:
         policy.endswith("OneCluster") or family in ("alone", "global", "personalised")
     ):
         return say("clusters.none.method")
+    if tests.empty and tables.option("clustering.num_clusters") is not None:
+        return say("clusters.none.plain")
     least = int(tables.option("clustering.min_clients", 0))
     if tests.empty and len(tables.order) < least:
         return say("clusters.none.few", sites=len(tables.order), least=least)
@@ -130,6 +137,8 @@ def _why_none(tables: RunTables) -> Say:
         return say("clusters.none.untested")
     if (tests["split"] == 1).any():
         return say("clusters.none.merged")
+    if tests["hopkins"].isna().all():
+        return say("clusters.none.plain")
     last = tests.sort_values("round", kind="stable").iloc[-1]
     return say(
         "clusters.none.tests",

@@ -1,0 +1,141 @@
+"""What a method promises: what stays on a client, what leaves it, what trains, what is served.
+
+Read from the config alone, before any data: the tests hold each promise against what crossed the
+door (`fedtsd methods NAME` prints it).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtsd.catalogue import options
+from fedtsd.channel import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE
+from fedtsd.compose import check, composed
+from fedtsd.config import Config
+from fedtsd.errors import ConfigError
+from fedtsd.messages import Describe, Probe
+from fedtsd.models import Layer, layers_of, tensors_of
+from fedtsd.prior import NoPrior
+from fedtsd.schema import unknown
+from fedtsd.server import start_state
+
+ALL_MODELS = "the models of all clusters"
+SHARED_UNTIL = "each shared until the policy makes it a client's own"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The promise of a composition of policies for one model.
+
+    shared: layers that all clients send in every round. adaptive: layers that a client sends until
+    the policy makes them its own. private: layers that never leave a client. kept: what its solver
+    keeps besides, such as a twin. up, down: what crosses beside layers, as `exchanged.csv` names
+    it. phases: what trains, in order. still: layers that no phase trains. served: the stage that is
+    reported.
+    """
+
+    shared: tuple[str, ...]
+    adaptive: tuple[str, ...]
+    private: tuple[str, ...]
+    kept: tuple[str, ...]
+    up: tuple[str, ...]
+    down: tuple[str, ...]
+    phases: tuple[str, ...]
+    still: tuple[str, ...]
+    served: str
+
+    def lines(self) -> list[str]:
+        """Return one line per promise, as people read it."""
+        told = {
+            "shared": _words(self.shared),
+            "adaptive": _words([*self.adaptive, *[SHARED_UNTIL] * bool(self.adaptive)]),
+            "private": _words([*self.private, *self.kept]),
+            "sent up": _words([*_layers(self.shared), *self.up]),
+            "sent down": _words([*_layers(self.shared), *self.down]),
+            "trains": ", then ".join(self.phases),
+            "never": _words(self.still),
+            "served": self.served,
+        }
+        return [f"  {key:<10} {value}" for key, value in told.items() if value]
+
+
+def contract_of(config: Config) -> Contract:
+    """Return what a config promises."""
+    facts = config.dataset.facts
+    model = config.model.build(facts.shape, facts.num_outputs)
+    tensors = tensors_of(model)
+    layers = layers_of(model, config.personalization.separates)
+    at_start = config.personalization.start(1, layers)[0]
+    may_keep = config.personalization.may_keep(layers)
+    crossing = tuple(sorted(config.solver.crossing(tensors)))
+    up, down = list(crossing), list(crossing)
+    if config.reads_outputs:
+        up.append(SENT_OUTPUTS)
+        down.append(SENT_PUBLIC)
+    # Two clients stand for any: what is asked does not depend on who they are.
+    server = start_state(tensors, np.zeros((2, len(layers)), dtype=bool))
+    question = config.clustering.question(server, np.arange(2), 1, look=False)
+    if question is not None and isinstance(question.task, Probe):
+        up.append(SENT_LOSSES)
+        down.append(ALL_MODELS)
+    if question is not None and isinstance(question.task, Describe):
+        up.append(SENT_SUBSPACE)
+    solver = {name.split("/")[0] for name in config.solver.private(tensors)}
+    prior = [] if isinstance(config.prior, NoPrior) else ["log prior of its labels"]
+    heads = ["residual head"] if config.evaluation.stages[-1] in ("headed", "ensembled") else []
+    return Contract(
+        shared=_names(layers, ~may_keep),
+        adaptive=_names(layers, may_keep & ~at_start),
+        private=_names(layers, at_start),
+        kept=(*sorted(solver), *prior, *heads),
+        up=tuple(up),
+        down=tuple(down),
+        phases=_phases(config),
+        still=_names(layers, ~_moving(config, at_start)),
+        served=config.evaluation.stages[-1],
+    )
+
+
+def describe_method(name: str, overrides: Sequence[str]) -> str:
+    """Return what a method promises, as text.
+
+    Raises ConfigError if there is no such method, or it does not go with the overrides.
+    """
+    if name not in options("method"):
+        raise ConfigError(unknown(name, options("method"), "method"))
+    config = check(composed([f"method={name}", *overrides]))
+    heading = [f"{config.method.label}: {config.method.family}", f"  {options('method')[name]}"]
+    return "\n".join([*heading, *contract_of(config).lines()]) + "\n"
+
+
+def _phases(config: Config) -> tuple[str, ...]:
+    solver = type(config.solver).__name__
+    if not config.solver.plain:
+        return (f"all layers by {solver}",)
+    return tuple(
+        f"{phase.layers} layers, {phase.epochs} epochs"
+        + (f", pulled back by {phase.proximal:g}" if phase.proximal else "")
+        for phase in config.training.phases
+    )
+
+
+def _moving(config: Config, personal: np.ndarray) -> np.ndarray:
+    """Return which layers, bool [L], some phase trains on a client with these personal layers."""
+    sets = {"all": np.ones_like(personal), "personal": personal, "shared": ~personal}
+    phases = config.training.phases if config.solver.plain else ()
+    moving = [sets[phase.layers] for phase in phases if phase.epochs]
+    others = np.full_like(personal, not config.solver.plain)
+    return np.asarray(np.any([*moving, others], axis=0))
+
+
+def _names(layers: Iterable[Layer], chosen: np.ndarray) -> tuple[str, ...]:
+    return tuple(layer.name for layer, wanted in zip(layers, chosen, strict=True) if wanted)
+
+
+def _layers(shared: tuple[str, ...]) -> list[str]:
+    return ["shared layers"] if shared else []
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(names)
