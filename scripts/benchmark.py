@@ -67,7 +67,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one core each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="then start no more")
     parser.add_argument("--retry", action="store_true", help="try failed runs again")
-    parser.add_argument("--reference", default="fedtsdp_prior")
+    parser.add_argument("--reference", default="fedtsdp_full")
     parser.add_argument("--folder", type=Path, default=Path("outputs/benchmark"))
     parser.add_argument("--target", type=Path, default=Path("docs/results"))
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

@@ -61,9 +61,9 @@ def test_parts_differ_in_their_recipe_alone(part: str) -> None:
 
 @pytest.mark.parametrize("one", ABLATION.contestants, ids=lambda c: c.name)
 def test_every_variant_is_the_base_as_tuned_with_something_else(one: Contestant) -> None:
-    choices = {"fedtsdp_prior": ("personalization.power=2.0", "evaluation.head.ridge=0.3")}
+    choices = {"fedtsdp_full": ("personalization.power=2.0", "evaluation.head.ridge=0.3")}
     jobs = final_jobs(narrowed(ABLATION, [one.name], ["dir01"]), choices, (0,))
-    (base,) = final_jobs(narrowed(ABLATION, ["fedtsdp_prior"], ["dir01"]), choices, (0,))
+    (base,) = final_jobs(narrowed(ABLATION, ["fedtsdp_full"], ["dir01"]), choices, (0,))
     work = composed_cells([base, *(job for job in jobs if job != base)], Path("x"))
     assert len({cell.folder for cell, _ in work}) == len(work) == (1 if jobs == [base] else 2)
     assert all(cfg.evaluation.head.ridge == 0.3 for _, cfg in work)
@@ -96,7 +96,7 @@ def test_a_part_of_the_runs_is_of_use_seed_by_seed_leading_methods_first() -> No
     assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
     order = list(dict.fromkeys(dict(job.values)["method"] for job in jobs))
     assert order == [c.name for c in FASHION.contestants]
-    assert order[:4] == ["fedtsdp_prior", "local", "fedavg", "fedper"]
+    assert order[:4] == ["fedtsdp_full", "fedtsdp_prior", "local", "fedavg"]
 
 
 def test_an_oracle_is_run_where_groups_are_planted_alone() -> None:
