@@ -74,7 +74,9 @@ def test_what_no_phase_trains_stays_as_it_was(method: str, config, toy) -> None:
     }
     moved |= {n for n in own if not torch.equal(kept[n][0], server.centres[0][n])}
     model = {name for layer in experiment.layers for name in layer.tensors}
-    assert moved & model == model - still
+    assert not moved & still
+    # A bias before batch normalisation has no gradient: the mean is taken off.
+    assert {name for name in model - still if name.endswith("weight")} <= moved
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -74,7 +74,7 @@ def test_every_variant_is_the_base_as_tuned_with_something_else(one: Contestant)
 @pytest.mark.parametrize("part", PARTS)
 def test_no_seed_is_tuned_on_and_reported(part: str) -> None:
     one = read_study(part)
-    assert {job.seed for job in tuning_jobs(one)} == {100}
+    assert {job.seed for job in tuning_jobs(one)} <= {100}  # an untuned base is not tuned at all
     assert {job.seed for job in final_jobs(one, default_choices(one), (0, 1, 2))} == {0, 1, 2}
     with pytest.raises(ConfigError, match="seeds: 100 was tuned on"):
         final_jobs(one, {}, (0, 100))
