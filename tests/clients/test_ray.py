@@ -92,7 +92,7 @@ def settings(address: str, **changes: Any) -> Ray:
         "inner": Sequential(1),
         "checkpoint_dir": None,
         "max_restarts": 5,
-        "patience": 60.0,
+        "patience": 300.0,
     }
     return Ray(**{**values, **changes})
 
