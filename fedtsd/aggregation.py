@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -15,6 +15,9 @@ from fedtsd.sums import WEIGHTINGS, Summing, Sums, summing_order, weight_of
 
 class Aggregation(Protocol):
     """Turns a round's replies into the next centres."""
+
+    partner: ClassVar[str | None]
+    """The solver, by its config file, that sends what this needs beside the model; None: any."""
 
     @property
     def sums(self) -> str | None:
@@ -38,6 +41,8 @@ class WeightedMean:
     """The mean of the members' layers (FedAvg), weighted by training samples or all alike."""
 
     weighting: str
+
+    partner: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         check_weighting(self.weighting)

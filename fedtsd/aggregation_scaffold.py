@@ -6,6 +6,7 @@ Shapes: K clusters, S clients of a cluster that answered, N clients of a cluster
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class ScaffoldMean:
 
     weighting: str
     lr: float
+
+    partner: ClassVar[str | None] = "scaffold"
 
     def __post_init__(self) -> None:
         check_weighting(self.weighting)

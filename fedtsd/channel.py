@@ -253,6 +253,8 @@ def _received(shared: _SharedSizes, asked: ClientRequest) -> dict[str, int]:
         sizes: dict[str, int] = {}
         for model in request.models:
             for name, tensor in model.items():
+                if name in asked.personal:
+                    continue
                 sizes[name] = sizes.get(name, 0) + _num_bytes(tensor)
         return sizes
     if isinstance(request.task, Describe):

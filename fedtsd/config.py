@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 
 from fedtsd.aggregation import Aggregation
-from fedtsd.aggregation_scaffold import ScaffoldMean
 from fedtsd.clients.engine import EngineSpec, choose_device
-from fedtsd.clients.solvers.scaffold import Scaffold
 from fedtsd.clients.solvers.solver import Solver
 from fedtsd.clustering.policy import Clustering
 from fedtsd.data.dataset import Dataset, Facts
@@ -186,7 +184,7 @@ class Config:
         _under("aggregation", self.aggregation.check, len(layers))
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)
-        self._check_scaffold()
+        self._check_partners()
         num_clients = self.partition.clients_of(facts)
         planted = [part.groups_of(num_clients) for part in (self.partition, self.shift) if part]
         has_groups = any(groups is not None for groups in planted)
@@ -199,18 +197,18 @@ class Config:
                 "set is a number"
             )
 
-    def _check_scaffold(self) -> None:
-        """SCAFFOLD's two sides go with nothing but each other."""
-        corrects = isinstance(self.solver, Scaffold)
-        if corrects and not isinstance(self.aggregation, ScaffoldMean):
+    def _check_partners(self) -> None:
+        """A solver that sends more than a model comes with an aggregation that knows of it."""
+        sent, known = self.solver.partner, self.aggregation.partner
+        if sent is not None and known != sent:
             raise ValueError(
-                "aggregation._target_: does not know the control variates that solver=scaffold "
-                "sends; set aggregation=scaffold"
+                f"aggregation._target_: does not know what solver={sent} sends; "
+                f"set aggregation={sent}"
             )
-        if not corrects and isinstance(self.aggregation, ScaffoldMean):
+        if sent is None and known is not None:
             raise ValueError(
-                "aggregation._target_: scaffold needs control variates, which only "
-                "solver=scaffold sends; set solver=scaffold, or aggregation=mean"
+                f"aggregation._target_: needs what only solver={known} sends; "
+                f"set solver={known}, or aggregation=mean"
             )
 
     def _check_clients(self, facts: Facts, num_samples: int) -> None:

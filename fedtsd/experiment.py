@@ -24,9 +24,9 @@ from fedtsd.clustering.policy import Origin
 from fedtsd.config import Config
 from fedtsd.data.dataset import Arrays, Dataset, default_root
 from fedtsd.data.federation import Federation, build_federation
-from fedtsd.data.skew import skew_of
 from fedtsd.messages import ClientRequest, Engine, Evaluate, Probe, Reply, Request, Task, Train
-from fedtsd.models import Layer, LogPrior, initialise, layers_of, tensors_of
+from fedtsd.models import Layer, initialise, layers_of, tensors_of
+from fedtsd.modules import LogPrior
 from fedtsd.observer import Observer
 from fedtsd.precision import Precision
 from fedtsd.prior import NoPrior
@@ -41,6 +41,7 @@ from fedtsd.records import (
     write_similarity,
 )
 from fedtsd.run_folder import RunFolder
+from fedtsd.run_log import describe, log_changes
 from fedtsd.score import score_of_task
 from fedtsd.seeding import numpy_rng, torch_rng
 from fedtsd.server import ABSENT, ServerState, joined, start_state
@@ -97,8 +98,8 @@ class Experiment:
             started = time.perf_counter()
             before = server
             server = self.admit(server, r)
-            server = self.consult(server, self.cohort(server, r), r)
-            request = self.train_request(server, r)
+            server, holders = self.consult(server, self.cohort(server, r), r)
+            request = self.train_request(server, r, holders)
             reply = self.channel.exchange(request)  # clients work here
             server = self.measure(server, request, reply)
             server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
@@ -143,7 +144,7 @@ class Experiment:
         """Ask clients how the model does that they would receive next, newcomers apart."""
         newcomers = np.flatnonzero(self.start.server.assignment == ABSENT)
         others = self.config.evaluation.choose(self.start.server.present, self.config.seed)
-        server = self.consult(server, others, round, look=True)
+        server, _ = self.consult(server, others, round, look=True)
         reply = self.channel.exchange(self.evaluate_request(server, round, others))
         if not len(newcomers):
             return Evaluated(reply, None, server)
@@ -165,22 +166,29 @@ class Experiment:
 
     def consult(
         self, server: ServerState, clients: np.ndarray, round: int, look: bool = False
-    ) -> ServerState:
-        """Let the clustering policy ask what it needs to know before these clients work."""
+    ) -> tuple[ServerState, frozenset[int]]:
+        """Let the clustering policy ask what it needs to know before these clients work.
+
+        Return also who has been sent the models of all clusters for that.
+        """
         clustering = self.config.clustering
         question = clustering.question(server, clients, round, look)
         if question is None:
-            return server
-        rows = tuple(
-            ClientRequest(c, 0, frozenset(), prior=bool(server.prior[c]))
-            for c in question.clients.tolist()
-        )
-        models = server.centres if isinstance(question.task, Probe) else ()
-        reply = self.channel.exchange(Request(round, question.task, models, rows))
-        return clustering.answered(server, reply)
+            return server, frozenset()
+        request = self.request(server, round, question.task, question.clients)
+        probed = isinstance(question.task, Probe)
+        if not probed:
+            request = dataclasses.replace(request, models=())
+        server = clustering.answered(server, self.channel.exchange(request))
+        return server, frozenset(question.clients.tolist() if probed else ())
 
-    def train_request(self, server: ServerState, round: int) -> Request:
-        """Choose the cohort and the public samples of a round."""
+    def train_request(
+        self, server: ServerState, round: int, holders: frozenset[int] = frozenset()
+    ) -> Request:
+        """Choose the cohort and the public samples of a round.
+
+        holders: the clients that have the models of all clusters already.
+        """
         cfg = self.config
         cohort = self.cohort(server, round)
         public, tellers = None, np.ones(server.num_clients, dtype=bool)
@@ -195,11 +203,7 @@ class Experiment:
         sums = None if sighted or self.crosses_more else cfg.aggregation.sums
         task = Train(cfg.training.phases, public, sums)
         request = self.request(server, round, task, cohort, tellers)
-        question = clustering.question(server, cohort, round, False)
-        if question is None or not isinstance(question.task, Probe):
-            return request
-        asked = set(question.clients.tolist())
-        rows = tuple(dataclasses.replace(row, holds=row.client in asked) for row in request.rows)
+        rows = tuple(dataclasses.replace(row, holds=row.client in holders) for row in request.rows)
         return dataclasses.replace(request, rows=rows)
 
     def evaluate_request(self, server: ServerState, round: int, clients: np.ndarray) -> Request:
@@ -358,30 +362,3 @@ def execute(
         server = experiment.run(folder, state, observers)
     write_similarity(folder, federation, server)
     folder.write_json("summary", summarise(folder.path, config, federation, experiment.layers))
-
-
-def log_changes(before: ServerState, after: ServerState, round: int) -> None:
-    """Say in the log when clusters or personal layers changed, and whose layers fell."""
-    if (after.assignment_round == round).any():
-        groups = [after.members(cluster).tolist() for cluster in range(len(after.centres))]
-        log.info("round %d: clusters are now %s", round, groups)
-    was, now = before.personal.sum(axis=1), after.personal.sum(axis=1)
-    if not np.array_equal(was, now):
-        log.info("round %d: personal layers per client are now %s", round, now.tolist())
-    for client in np.flatnonzero(now < was):
-        log.info(
-            "round %d: client %d keeps %d layers instead of %d; the rest restart from its cluster",
-            round, client, now[client], was[client],
-        )  # fmt: skip
-
-
-def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) -> list[str]:
-    """Return lines about what is about to run: parts, skew, what to know of the data."""
-    sizes = federation.label_counts("train").sum(axis=1)
-    first = (
-        f"{config.method.name} on {config.dataset.name}: {len(sizes)} clients with "
-        f"{sizes.min()} to {sizes.max()} training samples, {len(layers)} layers, "
-        f"{len(federation.public)} public samples"
-    )
-    notes = [f"data: {note}" for note in federation.notes]
-    return [first, f"skew: {skew_of(federation).in_words(federation.regression)}", *notes]

@@ -41,6 +41,7 @@ class _ServerOptimizer(ABC):
     weighting: str
     lr: float
 
+    partner: ClassVar[str | None] = None
     name: ClassVar[str]
     """In front of everything it keeps in memory."""
 

@@ -9,6 +9,7 @@ Shapes: K clusters, L layers.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -29,6 +30,8 @@ class Tree:
 
     weighting: str
     trunk: int
+
+    partner: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         check_weighting(self.weighting)

@@ -46,7 +46,9 @@ def main() -> int:
             done = run(study, sitting, options) and done
         if options.stage in (None, "tables"):
             folder = options.folder / options.part / "run"
-            for path in write_page(folder, options.target, options.part, options.reference):
+            every = [one.name for one in read_study(options.part).contestants]
+            told = options.target, options.part, options.reference, every
+            for path in write_page(folder, *told):
                 print(path)
     except InputError as error:
         say(str(error))

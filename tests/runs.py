@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from fedtsd.config import Config
 from fedtsd.data.federation import Federation
 from fedtsd.experiment import execute
-from fedtsd.run_folder import RunFolder
+from fedtsd.run_folder import TABLES, RunFolder
 
 TIME_COLUMNS = ["seconds"]
 
@@ -48,6 +49,21 @@ def run_toy(cfg: Config, federation: Federation, path: Path, *observers: Quiet) 
         RunFolder(path) if (path / "status.json").exists() else RunFolder.create(path, "x: 0\n")
     )
     execute(cfg, federation, folder, observers)
+
+
+def run_twice(cfg: Config, federation: Federation, path: Path, stop: int) -> tuple[Path, Path]:
+    """Run whole, and once more in two parts with a stop after a round; return both folders."""
+    whole, parts = path / "whole", path / "parts"
+    run_toy(cfg, federation, whole)
+    with pytest.raises(StoppedError):
+        run_toy(cfg, federation, parts, StopAfter(stop))
+    run_toy(cfg, federation, parts)
+    return whole, parts
+
+
+def tables_of(path: Path) -> dict[str, pd.DataFrame]:
+    """Read all tables of a run, without times."""
+    return {n: table(path, n).drop(columns=TIME_COLUMNS, errors="ignore") for n in TABLES}
 
 
 def table(path: Path, name: str) -> pd.DataFrame:

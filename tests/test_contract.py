@@ -60,8 +60,8 @@ def test_what_no_phase_trains_stays_as_it_was(method: str, config, toy) -> None:
     experiment = build(cfg, fit(toy(4), method))
     still = tensors_in(list(experiment.layers), contract_of(cfg).still)
     start = experiment.start.server
-    server = experiment.consult(start, experiment.cohort(start, 1), 1)
-    request = experiment.train_request(server, 1)
+    server, holders = experiment.consult(start, experiment.cohort(start, 1), 1)
+    request = experiment.train_request(server, 1, holders)
     reply = experiment.channel.exchange(request)
     trained = cfg.aggregation.update(server, reply, experiment.layers).centres
     kept = experiment.engine.state_dict()

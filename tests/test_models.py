@@ -2,17 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedtsd.models import (
-    BatchNorm,
-    Dropout,
-    FedAvgCnn,
-    LeNet,
-    Mlp,
-    ResNet8,
-    initialise,
-    layers_of,
-    tensors_of,
-)
+from fedtsd.models import FedAvgCnn, LeNet, Mlp, ResNet8, initialise, layers_of, tensors_of
+from fedtsd.modules import BatchNorm, Dropout
 from fedtsd.seeding import torch_rng
 
 SPECS = [

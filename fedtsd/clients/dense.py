@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedtsd.models import Dropout, LogPrior
+from fedtsd.modules import Dropout, LogPrior
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Shapes: B batch.
 import torch
 from torch import Tensor, nn
 
-from fedtsd.models import Dropout
+from fedtsd.modules import Dropout
 from fedtsd.seeding import torch_rng
 
 

@@ -6,14 +6,15 @@ is served; it never leaves the client.
 Shapes: n samples, B samples, F features, Y classes.
 """
 
-import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedtsd.clients.local import CHUNK
 from fedtsd.clients.softmax_regression import fitted
+from fedtsd.clustering.similarity import label_divergence
 from fedtsd.data.holdings import Split
 from fedtsd.training import Head
 
@@ -50,12 +51,8 @@ def features_and_logits(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Ten
 
 def label_skew(labels: Tensor, num_classes: int) -> float:
     """Return the Jensen-Shannon divergence of a client's labels from the uniform law, in 0..1."""
-    law = torch.bincount(labels, minlength=num_classes).double().cpu()
-    law = law / law.sum()
-    uniform = torch.full_like(law, 1 / num_classes)
-    mean = (law + uniform) / 2
-    nats = torch.special.xlogy(law, law / mean) + uniform * (uniform / mean).log()
-    return float(nats.sum()) / 2 / math.log(2)
+    counts = torch.bincount(labels, minlength=num_classes).cpu().numpy()
+    return float(label_divergence(np.stack([counts, np.ones(num_classes)]))[0, 1])
 
 
 def fit_head(network: nn.Module, split: Split, head: Head) -> ResidualHead | None:

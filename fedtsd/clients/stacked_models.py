@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fedtsd.messages import ClientRequest
-from fedtsd.models import LogPrior, tensors_of
+from fedtsd.models import tensors_of
+from fedtsd.modules import LogPrior
 from fedtsd.server import Tensors
 
 

@@ -16,7 +16,7 @@ from fedtsd.clients.stacked_graphs import Graphs, Take
 from fedtsd.clients.stacked_models import Stack
 from fedtsd.clients.stacked_step import Plan, Step
 from fedtsd.data.holdings import Split
-from fedtsd.models import Dropout
+from fedtsd.modules import Dropout
 from fedtsd.precision import Precision
 from fedtsd.training import Phase, Training
 

@@ -17,7 +17,7 @@ from fedtsd.clients.dense import Dense, Sink, loss_gradient
 from fedtsd.clients.dropout import Masks
 from fedtsd.clients.flat import FlatModel
 from fedtsd.data.holdings import Split
-from fedtsd.models import Dropout
+from fedtsd.modules import Dropout
 from fedtsd.precision import Precision
 from fedtsd.training import Phase, Training
 

@@ -26,7 +26,8 @@ from fedtsd.messages import (
     Request,
     Train,
 )
-from fedtsd.models import LogPrior, tensors_of
+from fedtsd.models import tensors_of
+from fedtsd.modules import LogPrior
 from fedtsd.seeding import torch_rng
 from fedtsd.server import Tensors
 from fedtsd.training import Phase

@@ -39,18 +39,21 @@ TABLES = (  # heading, rule, measure
 )
 
 
-def write_page(folder: Path, target: Path, part: str, reference: str) -> list[Path]:
+def write_page(
+    folder: Path, target: Path, part: str, reference: str, contestants: Sequence[str] = ()
+) -> list[Path]:
     """Write benchmark_PART.md, .csv and, if values were chosen, _choice.yaml; return the files.
 
-    folder: of the runs. Raises RunFolderError if none has finished, ConfigError if the reference
-    has no run.
+    folder: of the runs. contestants: all that the part has, so that the command names those that
+    are there if they are fewer. Raises RunFolderError if no run has finished, ConfigError if the
+    reference has none.
     """
     results = read_results(folder)
     best = read_results(folder, "best_by_validation")
     if reference not in results.methods:
         raise ConfigError(unknown(reference, results.methods, "reference"))
     lost = losers(results)
-    text = "\n".join(_page(results, best, lost, roles_of(folder), folder, part, reference))
+    text = "\n".join(_page(results, best, lost, folder, part, reference, contestants))
     name = f"benchmark_{part}"
     files = {
         f"{name}.md": text,
@@ -68,14 +71,15 @@ def _page(
     results: Results,
     best: Results,
     lost: pd.DataFrame,
-    roles: Mapping[str, str],
     folder: Path,
     part: str,
     reference: str,
+    contestants: Sequence[str],
 ) -> list[str]:
     """The blocks of the page from the top."""
+    roles = roles_of(folder)
     baselines = [m for m in results.methods if roles[m] == "baseline" and m != reference]
-    said = [f"# Benchmark: {part}", "", *_head(results, folder, part, reference)]
+    said = [f"# Benchmark: {part}", "", *_head(results, folder, part, reference, contestants)]
     if baselines:
         said += ["## Verdict", "", *_verdict(results, reference, baselines)]
     for heading, rule, name in TABLES:
@@ -93,12 +97,16 @@ def _page(
     return said
 
 
-def _head(results: Results, folder: Path, part: str, reference: str) -> list[str]:
+def _head(
+    results: Results, folder: Path, part: str, reference: str, contestants: Sequence[str]
+) -> list[str]:
     """How to make the page again, with what it was made, and the values that were chosen."""
     seeds = ", ".join(map(str, results.seeds))
+    there = list(roles_of(folder))
+    some = f" --methods {','.join(there)}" if set(there) < set(contestants) else ""
     lines = [
         "```",
-        f"python scripts/benchmark.py --part {part} --seeds {seeds.replace(', ', ',')}",
+        f"python scripts/benchmark.py --part {part}{some} --seeds {seeds.replace(', ', ',')}",
         "```",
         "",
         f"{len(results.runs)} runs, {len(results.holes)} without a result. Seeds {seeds}. "

@@ -4,7 +4,7 @@ from torch import nn
 
 from fedtsd.clients import local
 from fedtsd.clients.dense import Dense, Sink, loss_gradient
-from fedtsd.models import Dropout
+from fedtsd.modules import Dropout
 
 
 def network() -> nn.Sequential:

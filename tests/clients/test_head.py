@@ -15,7 +15,8 @@ from fedtsd.clients.head import ResidualHead, features_and_logits, fit_head, lab
 from fedtsd.clients.softmax_regression import TOLERANCE, fitted
 from fedtsd.clients.workplace import mean_probability
 from fedtsd.data.holdings import Split
-from fedtsd.models import LeNet, LogPrior, Mlp, initialise
+from fedtsd.models import LeNet, Mlp, initialise
+from fedtsd.modules import LogPrior
 from fedtsd.seeding import torch_rng
 from fedtsd.training import Head
 

@@ -9,7 +9,8 @@ from fedtsd.clustering.similarity import js_divergence
 from fedtsd.data.federation import ClientData, Federation, Split
 from fedtsd.experiment import build
 from fedtsd.messages import Train
-from fedtsd.models import Dropout, Mlp, ResNet8, initialise, tensors_of
+from fedtsd.models import Mlp, ResNet8, initialise, tensors_of
+from fedtsd.modules import Dropout
 from fedtsd.precision import Precision
 from fedtsd.seeding import torch_rng
 from fedtsd.training import NUM_BINS, Phase, Training

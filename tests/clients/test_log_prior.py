@@ -15,7 +15,8 @@ from fedtsd.clients.flat import FlatModel
 from fedtsd.clients.log_prior import log_prior, offset_of
 from fedtsd.clients.tuned import Trainer
 from fedtsd.data.holdings import Split
-from fedtsd.models import LogPrior, Mlp, initialise, layers_of, tensors_of
+from fedtsd.models import Mlp, initialise, layers_of, tensors_of
+from fedtsd.modules import LogPrior
 from fedtsd.precision import Precision
 from fedtsd.seeding import torch_rng
 from fedtsd.training import Phase

@@ -11,15 +11,11 @@ from fedtsd.messages import ClientRequest, Evaluate, Request
 from fedtsd.run_folder import TABLES
 from fedtsd.training import Phase
 from tests.needs import fit, painted, small
-from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
+from tests.runs import run_toy, run_twice, table, tables_of
 
 METHODS = sorted(options("method"))
 SMALL = ("partition.num_clients=6", "model.hidden=[8]", "similarity.public_batch=20")
 FAST = ("engine=parallel", "training.lr=0.02", "rounds=3", *SMALL)
-
-
-def tables_of(path) -> dict[str, pd.DataFrame]:
-    return {n: table(path, n).drop(columns=TIME_COLUMNS, errors="ignore") for n in TABLES}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -66,13 +62,10 @@ def test_the_number_of_processes_changes_no_bit(method: str, config, toy, tmp_pa
 def test_resuming_changes_no_bit(config, toy, tmp_path) -> None:
     cfg = config(*FAST, "method=fedper", "rounds=6", "checkpoint_every=2", "engine.workers=2")
     federation = toy(6)
-    run_toy(cfg, federation, tmp_path / "whole")
-    with pytest.raises(StoppedError):
-        run_toy(cfg, federation, tmp_path / "parts", StopAfter(3))
-    run_toy(cfg, federation, tmp_path / "parts")
-    parts = tables_of(tmp_path / "parts")
-    for name, whole in tables_of(tmp_path / "whole").items():
-        pd.testing.assert_frame_equal(parts[name], whole, check_exact=True)
+    whole, parts = run_twice(cfg, federation, tmp_path, stop=3)
+    found = tables_of(parts)
+    for name, expected in tables_of(whole).items():
+        pd.testing.assert_frame_equal(found[name], expected, check_exact=True)
 
 
 def asked(experiment, models, clients) -> Request:

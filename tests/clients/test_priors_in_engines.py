@@ -14,8 +14,9 @@ from fedtsd.clients.parallel import Parallel
 from fedtsd.clients.sequential import Sequential
 from fedtsd.experiment import build
 from fedtsd.messages import Evaluate, Probe, Train
-from fedtsd.models import LogPrior, Mlp, ResNet8, initialise
-from fedtsd.run_folder import TABLES, RunFolder
+from fedtsd.models import Mlp, ResNet8, initialise
+from fedtsd.modules import LogPrior
+from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import torch_rng
 from fedtsd.training import Head, Phase
 from tests.clients.stacks import (
@@ -30,7 +31,7 @@ from tests.clients.stacks import (
     settings,
     side,
 )
-from tests.runs import TIME_COLUMNS, run_toy, table
+from tests.runs import run_toy, table, tables_of
 from tests.skewed import skewed_federation
 
 SOME = (True, False, True, True, False)
@@ -73,10 +74,6 @@ def ask_some(*args, priors=SOME, **kwargs):
     request = ask(*args, **kwargs)
     rows = tuple(dataclasses.replace(row, prior=priors[row.client]) for row in request.rows)
     return dataclasses.replace(request, rows=rows)
-
-
-def tables_of(path) -> dict[str, pd.DataFrame]:
-    return {n: table(path, n).drop(columns=TIME_COLUMNS, errors="ignore") for n in TABLES}
 
 
 @pytest.mark.parametrize("method", METHODS)

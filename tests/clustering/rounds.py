@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from torch import Tensor
 
 from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train
-from fedtsd.run_folder import TABLES
 from fedtsd.server import ServerState, Tensors, start_state
-from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
+from tests.runs import run_twice, table, tables_of
 
 
 def server_of(model: Tensors, num_clients: int, newcomers: Sequence[int] = ()) -> ServerState:
@@ -49,14 +47,8 @@ def final_groups(path: Path) -> set[frozenset[int]]:
 
 def resumed_equals_whole(cfg, federation, path: Path, stop: int) -> bool:
     """Run once whole and once in two parts; raise unless no bit of the tables differs."""
-    run_toy(cfg, federation, path / "whole")
-    with pytest.raises(StoppedError):
-        run_toy(cfg, federation, path / "parts", StopAfter(stop))
-    run_toy(cfg, federation, path / "parts")
-    for name in TABLES:
-        found, expected = (
-            table(path / part, name).drop(columns=TIME_COLUMNS, errors="ignore")
-            for part in ("parts", "whole")
-        )
-        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    whole, parts = run_twice(cfg, federation, path, stop)
+    found = tables_of(parts)
+    for name, expected in tables_of(whole).items():
+        pd.testing.assert_frame_equal(found[name], expected, check_exact=True)
     return True

@@ -15,11 +15,11 @@ from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train
 from fedtsd.report.figures import draw
 from fedtsd.report.page.grouping import grouping
 from fedtsd.report.tables import RunTables
-from fedtsd.run_folder import TABLES, RunFolder
+from fedtsd.run_folder import RunFolder
 from fedtsd.server import ABSENT, reassigned, start_state
 from fedtsd.similarity import pairs_of
 from tests.clustering.naive import close, flat, mean_of, trained, unequal
-from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
+from tests.runs import run_toy, run_twice, table, tables_of
 from tests.test_experiment import bits
 
 TOY = (
@@ -310,18 +310,12 @@ def test_partial_cohorts_split_only_clusters_that_are_all_there(config, toy, tmp
 def test_resuming_changes_no_bit(config, toy, tmp_path) -> None:
     cfg = config(*TOY, "rounds=6", "checkpoint_every=2", "clustering.eps1=0.15")
     federation = toy(8, flipped=FLIPPED)
-    run_toy(cfg, federation, tmp_path / "whole")
-    with pytest.raises(StoppedError):
-        run_toy(cfg, federation, tmp_path / "parts", StopAfter(3))
-    run_toy(cfg, federation, tmp_path / "parts")
-    for name in TABLES:
-        whole, parts = (
-            table(tmp_path / w, name).drop(columns=TIME_COLUMNS, errors="ignore")
-            for w in ("whole", "parts")
-        )
-        pd.testing.assert_frame_equal(whole, parts, check_exact=True)
-    ends = [RunFolder(tmp_path / w).load_checkpoint() for w in ("whole", "parts")]
+    whole, parts = run_twice(cfg, federation, tmp_path, stop=3)
+    found = tables_of(parts)
+    for name, expected in tables_of(whole).items():
+        pd.testing.assert_frame_equal(found[name], expected, check_exact=True)
+    ends = [RunFolder(folder).load_checkpoint() for folder in (whole, parts)]
     assert bits(ends[0]) == bits(ends[1])
-    numbers = table(tmp_path / "whole", "rounds")["num_clusters"].tolist()
+    numbers = table(whole, "rounds")["num_clusters"].tolist()
     assert all(a <= b for a, b in pairwise(numbers))
     assert numbers[-1] > 1

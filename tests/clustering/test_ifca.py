@@ -19,7 +19,7 @@ from fedtsd.report.tables import RunTables
 from fedtsd.run_folder import TABLES, RunFolder
 from fedtsd.server import ABSENT, start_state
 from tests.clustering.naive import close, loss_on, mean_of, trained, unequal
-from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
+from tests.runs import TIME_COLUMNS, run_toy, run_twice, table, tables_of
 from tests.test_experiment import bits
 
 TOY = (
@@ -87,8 +87,8 @@ def test_a_naive_ifca_agrees(config, toy) -> None:
     state = experiment.start.server
     centres = [dict(centre) for centre in state.centres]
     for r in range(1, 5):
-        state = experiment.consult(state, experiment.cohort(state, r), r)
-        request = experiment.train_request(state, r)
+        state, holders = experiment.consult(state, experiment.cohort(state, r), r)
+        request = experiment.train_request(state, r, holders)
         state = cfg.aggregation.update(
             state, experiment.channel.exchange(request), experiment.layers
         )
@@ -243,15 +243,32 @@ def test_the_question_is_a_look_when_evaluating() -> None:
 def test_resuming_changes_no_bit(config, toy, tmp_path) -> None:
     cfg = config(*TOY, "rounds=5", "checkpoint_every=2", "cohort.size=5")
     federation = toy(8, flipped=FLIPPED)
-    run_toy(cfg, federation, tmp_path / "whole")
-    with pytest.raises(StoppedError):
-        run_toy(cfg, federation, tmp_path / "parts", StopAfter(3))
-    run_toy(cfg, federation, tmp_path / "parts")
-    for name in TABLES:
-        whole, parts = (
-            table(tmp_path / w, name).drop(columns=TIME_COLUMNS, errors="ignore")
-            for w in ("whole", "parts")
-        )
-        pd.testing.assert_frame_equal(whole, parts, check_exact=True)
-    ends = [RunFolder(tmp_path / w).load_checkpoint() for w in ("whole", "parts")]
+    whole, parts = run_twice(cfg, federation, tmp_path, stop=3)
+    found = tables_of(parts)
+    for name, expected in tables_of(whole).items():
+        pd.testing.assert_frame_equal(found[name], expected, check_exact=True)
+    ends = [RunFolder(folder).load_checkpoint() for folder in (whole, parts)]
     assert bits(ends[0]) == bits(ends[1])
+
+
+def test_a_probe_is_answered_with_a_clients_own_layers(config, toy) -> None:
+    """IFCA under FedPer's heads: they do not cross, and are not those of the centres."""
+    cfg = config(*TOY, "engine=sequential", "personalization=last", "personalization.layers=1")
+    federation = toy(8, flipped=FLIPPED)
+    experiment = build(cfg, federation)
+    server, holders = experiment.consult(experiment.start.server, np.arange(8), 1)
+    reply = experiment.channel.exchange(experiment.train_request(server, 1, holders))
+    server = cfg.aggregation.update(server, reply, experiment.layers)
+    items = experiment.channel.drain().items
+    down = {item.item for item in items if item.direction == "down"}
+    head = set(experiment.layers[-1].tensors)
+    assert down == server.centres[0].keys() - head
+    kept = experiment.engine.state_dict()
+    question = cfg.clustering.question(server, np.arange(8), 2, True)
+    asked = experiment.request(server, 2, question.task, question.clients)
+    for row in experiment.channel.exchange(asked).rows:
+        own = {name: kept[name][row.client] for name in head}
+        expected = [loss_on(cfg, federation, row.client, {**c, **own}) for c in server.centres]
+        assert row.losses == pytest.approx(expected, rel=1e-5)
+        plain = [loss_on(cfg, federation, row.client, dict(c)) for c in server.centres]
+        assert row.losses != pytest.approx(plain, rel=1e-3)

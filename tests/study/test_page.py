@@ -10,6 +10,7 @@ import yaml
 
 from fedtsd.errors import ConfigError
 from fedtsd.study.page import write_page
+from fedtsd.study.standing import roles_of
 from tests.study.made_up import write_final
 
 SCORES = {
@@ -58,6 +59,15 @@ def test_the_head_says_how_it_was_made(folder, tmp_path) -> None:
         "| FEDAVG | `training.lr=0.1` | `training.lr=0.1`: 0.6123; `training.lr=9`: failed |"
         in text
     )
+
+
+def test_the_command_names_the_methods_unless_all_are_there(folder, tmp_path) -> None:
+    there = list(roles_of(folder))
+    some, _, _ = write_page(folder, tmp_path / "some", "toy", "ours", [*there, "ditto"])
+    command = f"--part toy --methods {','.join(there)} --seeds 0,1\n"
+    assert command in some.read_text()
+    every, _, _ = write_page(folder, tmp_path / "all", "toy", "ours", there)
+    assert "--part toy --seeds 0,1\n" in every.read_text()
 
 
 def test_tables_have_means_spread_and_average(folder, tmp_path) -> None:

@@ -1,13 +1,12 @@
 """APFL (Deng et al. 2020): a client serves a mixture of the shared model and one of its own."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedtsd.clients.solvers.own import keep_own, own_at_start, own_of
-from fedtsd.clients.solvers.solver import Workbench
+from fedtsd.clients.solvers.solver import Quiet, Workbench
 from fedtsd.clients.solvers.steps import Descent, check_whole, epochs_of
 from fedtsd.server import Tensors
 from fedtsd.training import Training
@@ -17,7 +16,7 @@ ALPHA = "apfl/alpha"
 
 
 @dataclass(frozen=True)
-class Apfl:
+class Apfl(Quiet):
     """Per batch, a step of the shared model w on its own loss, and one of the client's model v.
 
     v descends the loss of the mixture m = alpha v + (1 - alpha) w: its gradient is alpha g(m). Both
@@ -34,8 +33,6 @@ class Apfl:
     alpha: float
     adapt: bool
 
-    plain: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha: must be in [0, 1], got {self.alpha}")
@@ -46,9 +43,6 @@ class Apfl:
     def private(self, model: Tensors) -> Tensors:
         """Return the client's own model, and alpha [1]."""
         return {**own_at_start(OWN, model), ALPHA: torch.full((1,), self.alpha)}
-
-    def crossing(self, model: Tensors) -> Tensors:
-        return {}
 
     def train(self, bench: Workbench) -> int:
         moving = tuple(bench.parameters)

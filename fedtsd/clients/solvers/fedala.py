@@ -7,12 +7,11 @@ local + (received - local) W, with W in 0..1, learned on its own samples.
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 
 from fedtsd.clients import local
-from fedtsd.clients.solvers.solver import Workbench
+from fedtsd.clients.solvers.solver import Quiet, Workbench
 from fedtsd.clients.solvers.steps import check_shared
 from fedtsd.data.holdings import Split
 from fedtsd.models import STATISTICS
@@ -28,7 +27,7 @@ STEADY = 0.1
 
 
 @dataclass(frozen=True)
-class FedAla:
+class FedAla(Quiet):
     """Merge the top layers with the client's own ones, then train as plain SGD does.
 
     top_layers: to how many of the last layers; those below are overwritten. A layer is what stands
@@ -47,8 +46,6 @@ class FedAla:
     share: float
     lr: float
     patience: int
-
-    plain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.top_layers < 1:
@@ -69,9 +66,6 @@ class FedAla:
         kept = {LOCAL + name: model[name] for name in top}
         weights = {WEIGHT + name: torch.ones_like(model[name]) for name in top}
         return {**kept, **weights, TRAININGS: torch.zeros(1)}
-
-    def crossing(self, model: Tensors) -> Tensors:
-        return {}
 
     def train(self, bench: Workbench) -> int:
         trainings = bench.kept[TRAININGS]

@@ -6,12 +6,11 @@ The loss of a client is f(w - alpha grad f(w)), with the two f on different batc
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedtsd.clients.solvers.solver import Workbench
+from fedtsd.clients.solvers.solver import Quiet, Workbench
 from fedtsd.clients.solvers.steps import Descent, check_whole, epochs_of
 from fedtsd.server import Tensors
 from fedtsd.training import Training
@@ -21,7 +20,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class PerFedAvg:
+class PerFedAvg(Quiet):
     """Steps of SGD on the loss after an inner step; what was received is served.
 
     The method asks for the stage `tuned`, so a client adapts by epochs of SGD before it serves.
@@ -40,8 +39,6 @@ class PerFedAvg:
     variant: str
     delta: float
 
-    plain: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         if self.alpha < 0:
             raise ValueError(f"alpha: must be at least 0, got {self.alpha}")
@@ -53,12 +50,6 @@ class PerFedAvg:
     def check(self, training: Training, num_personal: int) -> None:
         check_whole("Per-FedAvg", training, num_personal)
 
-    def private(self, model: Tensors) -> Tensors:
-        return {}
-
-    def crossing(self, model: Tensors) -> Tensors:
-        return {}
-
     def train(self, bench: Workbench) -> int:
         descent = Descent(bench.parameters, bench.training)
         batches = bench.steps(epochs_of(bench.phases))
@@ -68,9 +59,6 @@ class PerFedAvg:
             descent.step(gradient)
             processed += used
         return processed
-
-    def serve(self, bench: Workbench) -> None:
-        """The network holds it already."""
 
     def _meta_gradient(
         self, bench: Workbench, first: Batch, batches: Iterator[Batch]

@@ -6,13 +6,12 @@ the mean of the w as it is (beta = 1 in the paper).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedtsd.clients.solvers.own import keep_own, own_at_start, own_of
-from fedtsd.clients.solvers.solver import Workbench
+from fedtsd.clients.solvers.solver import Quiet, Workbench
 from fedtsd.clients.solvers.steps import Descent, check_whole, epochs_of
 from fedtsd.server import Tensors
 from fedtsd.training import Training
@@ -21,7 +20,7 @@ THETA = "theta/"
 
 
 @dataclass(frozen=True)
-class PFedMe:
+class PFedMe(Quiet):
     """Per batch: `inner_steps` of SGD on theta from w, then one step of w towards theta.
 
     pull: lambda of the paper; the larger, the closer theta stays to w. inner_lr: of the steps on
@@ -35,8 +34,6 @@ class PFedMe:
     pull: float
     inner_steps: int
     inner_lr: float
-
-    plain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.pull <= 0:
@@ -60,9 +57,6 @@ class PFedMe:
 
     def private(self, model: Tensors) -> Tensors:
         return own_at_start(THETA, model)
-
-    def crossing(self, model: Tensors) -> Tensors:
-        return {}
 
     def train(self, bench: Workbench) -> int:
         shared = {name: p.detach().clone() for name, p in bench.parameters.items()}

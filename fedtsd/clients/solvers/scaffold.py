@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from fedtsd.aggregation_scaffold import CONTROL
-from fedtsd.clients.solvers.solver import Workbench
+from fedtsd.clients.solvers.solver import Quiet, Workbench
 from fedtsd.clients.solvers.steps import Descent, check_whole, epochs_of
 from fedtsd.models import STATISTICS
 from fedtsd.server import Tensors
@@ -16,7 +16,7 @@ OWN = "scaffold/"
 
 
 @dataclass(frozen=True)
-class Scaffold:
+class Scaffold(Quiet):
     """K steps y <- y - lr (g(y) - c_i + c), from the model x and the control variate c received.
 
     Then c_i+ = c_i - c + (x - y) / (K lr): option II of the paper, the mean of the gradients that
@@ -27,7 +27,7 @@ class Scaffold:
     of them. What was received is served.
     """
 
-    plain: ClassVar[bool] = False
+    partner: ClassVar[str | None] = "scaffold"
 
     def check(self, training: Training, num_personal: int) -> None:
         """Raise ValueError if layers are personal, or if K steps are not K times lr long."""
@@ -63,9 +63,6 @@ class Scaffold:
             bench.kept[OWN + name].add_(change)
             bench.sent[CONTROL + name] = change
         return processed
-
-    def serve(self, bench: Workbench) -> None:
-        """The network holds it already."""
 
 
 def _zeros(prefix: str, model: Tensors) -> dict[str, torch.Tensor]:

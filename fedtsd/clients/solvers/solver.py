@@ -101,6 +101,10 @@ class Solver(Protocol):
     plain: ClassVar[bool]
     """Whether it is SGD through the phases, which engines may do in ways of their own."""
 
+    partner: ClassVar[str | None]
+    """The aggregation, by its config file, that knows what this sends beside the model; None where
+    it sends nothing."""
+
     def check(self, training: Training, num_personal: int) -> None:
         """Raise ValueError naming the field if it does not go with the training or with clients
         that keep so many layers to themselves.
@@ -128,3 +132,22 @@ class Solver(Protocol):
     def serve(self, bench: Workbench) -> None:
         """Lay out the model that the client serves: overwrite the network's tensors."""
         ...
+
+
+class Quiet:
+    """A base for solvers: nothing is kept, nothing more is sent, what was received is served."""
+
+    plain: ClassVar[bool] = False
+    partner: ClassVar[str | None] = None
+
+    def check(self, training: Training, num_personal: int) -> None:
+        """Go with everything."""
+
+    def private(self, model: Tensors) -> Tensors:
+        return {}
+
+    def crossing(self, model: Tensors) -> Tensors:
+        return {}
+
+    def serve(self, bench: Workbench) -> None:
+        """The network holds it already."""

@@ -1,10 +1,9 @@
 """Ditto (Li et al. 2021): beside the shared model a client trains a twin, which it serves."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from fedtsd.clients.solvers.own import keep_own, own_at_start, own_of
-from fedtsd.clients.solvers.solver import Workbench
+from fedtsd.clients.solvers.solver import Quiet, Workbench
 from fedtsd.clients.solvers.steps import Descent, check_shared
 from fedtsd.server import Tensors
 from fedtsd.training import Training
@@ -13,7 +12,7 @@ TWIN = "twin/"
 
 
 @dataclass(frozen=True)
-class Twin:
+class Twin(Quiet):
     """Train the shared model in the phases; then the twin, which is pulled towards what came.
 
     The twin v goes on from where it was: v <- v - lr (g(v) + pull (v - w)), with w as received, for
@@ -24,8 +23,6 @@ class Twin:
 
     pull: float
     epochs: int
-
-    plain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.pull < 0:
@@ -44,9 +41,6 @@ class Twin:
 
     def private(self, model: Tensors) -> Tensors:
         return own_at_start(TWIN, model)
-
-    def crossing(self, model: Tensors) -> Tensors:
-        return {}
 
     def train(self, bench: Workbench) -> int:
         processed = bench.fit(bench.split, bench.phases, bench.personal, bench.rng)

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from itertools import pairwise
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from fedtsd.precision import Precision
 from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import torch_rng
 from fedtsd.training import Phase, Training
-from tests.runs import StopAfter, StoppedError, run_toy
+from tests.runs import run_twice
 
 EXACT = Precision("fp32")
 SEED = 3
@@ -61,6 +60,12 @@ def classes(n: int, *shape: int) -> Split:
     return Split(torch.randn(n, *shape, generator=rng), labels)
 
 
+def line(split: Split) -> tuple[float, float]:
+    """The gradient of mean (w x - y)^2 of one weight w is slope w - offset."""
+    x, y = split.inputs[:, 0].double(), split.labels.double()
+    return float(2 * (x * x).mean()), float(2 * (x * y).mean())
+
+
 def copies(tensors) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
@@ -102,16 +107,13 @@ def assert_resumes(config, federation, path, *overrides: str) -> None:
         *overrides, "engine=parallel", "engine.workers=2", "rounds=4", "checkpoint_every=1",
         "partition.num_clients=4", "model.hidden=[8]", "training.lr=0.02",
     )  # fmt: skip
-    run_toy(cfg, federation, path / "whole")
-    with pytest.raises(StoppedError):
-        run_toy(cfg, federation, path / "parts", StopAfter(3))
-    run_toy(cfg, federation, path / "parts")
-    whole, parts = (RunFolder(path / part).load_checkpoint() for part in ("whole", "parts"))
+    folders = run_twice(cfg, federation, path, stop=3)
+    whole, parts = (RunFolder(folder).load_checkpoint() for folder in folders)
     pairs = [(whole["clients"], parts["clients"])]
     pairs += zip(whole["server"]["centres"], parts["server"]["centres"], strict=True)
     for first, second in pairs:
         assert first.keys() == second.keys()
         for name, tensor in first.items():
             assert torch.equal(tensor, second[name]), name
-    tables = [(path / part / "clients.csv").read_text() for part in ("whole", "parts")]
+    tables = [(folder / "clients.csv").read_text() for folder in folders]
     assert tables[0] == tables[1]

@@ -14,6 +14,7 @@ from tests.clients.solvers.benches import (
     classes,
     copies,
     drawn,
+    line,
     linear,
     make,
     settings,
@@ -23,12 +24,6 @@ from tests.runs import table
 
 WEIGHT = "fc1.weight"
 METHOD = ("method=apfl", "training.lr=0.1", f"training.momentum={naive.MOMENTUM}")
-
-
-def line(split) -> tuple[float, float]:
-    """The gradient of mean (w x - y)^2 is slope w - offset."""
-    x, y = split.inputs[:, 0].double(), split.labels.double()
-    return float(2 * (x * x).mean()), float(2 * (x * y).mean())
 
 
 def begun(value: float) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from tests.clients.solvers.benches import (
     classes,
     copies,
     drawn,
+    line,
     linear,
     make,
     settings,
@@ -23,12 +24,6 @@ from tests.clients.solvers.benches import (
 )
 
 WEIGHT = "fc1.weight"
-
-
-def line(split) -> tuple[float, float]:
-    """The gradient of mean (theta x - y)^2 is slope theta - offset."""
-    x, y = split.inputs[:, 0].double(), split.labels.double()
-    return float(2 * (x * x).mean()), float(2 * (x * y).mean())
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.6])

@@ -17,6 +17,7 @@ from tests.clients.solvers.benches import (
     classes,
     copies,
     drawn,
+    line,
     linear,
     make,
     settings,
@@ -25,12 +26,6 @@ from tests.clients.solvers.benches import (
 
 WEIGHT = "fc1.weight"
 METHOD = ("method=scaffold", "training.lr=0.1")
-
-
-def line(split) -> tuple[float, float]:
-    """The gradient of mean (w x - y)^2 is slope w - offset."""
-    x, y = split.inputs[:, 0].double(), split.labels.double()
-    return float(2 * (x * x).mean()), float(2 * (x * y).mean())
 
 
 def bench_of(split, network, training, control: float, own: float):

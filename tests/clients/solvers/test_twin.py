@@ -11,6 +11,7 @@ from tests.clients.solvers.benches import (
     classes,
     copies,
     drawn,
+    line,
     linear,
     make,
     settings,
@@ -19,12 +20,6 @@ from tests.clients.solvers.benches import (
 
 WEIGHT = "fc1.weight"
 METHOD = ("method=ditto", "training.lr=0.1", f"training.momentum={naive.MOMENTUM}")
-
-
-def line(split) -> tuple[float, float]:
-    """The gradient of mean (w x - y)^2 is slope w - offset."""
-    x, y = split.inputs[:, 0].double(), split.labels.double()
-    return float(2 * (x * x).mean()), float(2 * (x * y).mean())
 
 
 def begun(value: float) -> dict[str, torch.Tensor]:
