@@ -12,6 +12,7 @@ from fedtsd.checkpoint import write_atomically
 from fedtsd.run_folder import RunFolder
 from fedtsd.score import ACCURACY, SCORES, Score, score_of
 
+PLAN = "sweep.json"
 COSTS = ("bytes_up", "bytes_down", "seconds")
 ENDED = ("done", "failed", "interrupted")
 
@@ -73,7 +74,20 @@ def write_plan(folder: Path, plan: Iterable[Cell]) -> None:
         for cell in plan
     ]
     text = json.dumps({"cells": cells}, indent=1) + "\n"
-    write_atomically(folder / "sweep.json", text.encode())
+    write_atomically(folder / PLAN, text.encode())
+
+
+def read_plan(text: str, folder: Path) -> list[Cell]:
+    """Return the cells that the content of a sweep.json names, in `folder`."""
+    return [
+        Cell(
+            folder / Path(cell["folder"]).name,
+            tuple(cell["overrides"]),
+            tuple(cell["values"].items()),
+            cell["rounds"],
+        )
+        for cell in json.loads(text)["cells"]
+    ]
 
 
 def write_summary(folder: Path, plan: Iterable[Cell]) -> None:

@@ -52,10 +52,17 @@ def best_validation_round(
 
 
 def scores_at(
-    clients: "pd.DataFrame", stage: str, round: int, column: str = ACCURACY.name
+    clients: "pd.DataFrame",
+    stage: str,
+    round: int,
+    column: str = ACCURACY.name,
+    split: str = "test",
 ) -> "pd.Series":
-    """Return the test score of every client in one round, indexed by client."""
+    """Return the score of every client in one round, indexed by client.
+
+    split: `val` has only the clients that hold validation data.
+    """
     rows = clients[
-        (clients["stage"] == stage) & (clients["split"] == "test") & (clients["round"] == round)
+        (clients["stage"] == stage) & (clients["split"] == split) & (clients["round"] == round)
     ]
     return rows.set_index("client")[column].sort_index()

@@ -64,6 +64,11 @@ class Score:
         return f"{self.name}_worst10"
 
     @property
+    def validation(self) -> str:
+        """The mean over clients on validation data, in summary.json."""
+        return f"{self.name}_validation"
+
+    @property
     def columns(self) -> tuple[str, str, str]:
         """Mean, std and worst tenth."""
         return self.mean, self.std, self.worst10

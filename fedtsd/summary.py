@@ -84,6 +84,8 @@ def _scores(clients: "pd.DataFrame", stage: str, round: int, score: Score) -> di
     found = {"round": round, **metrics.spread(values, score).named(score)}
     if score is MAE:
         found["rmse_mean"] = float(metrics.scores_at(clients, stage, round, "rmse").mean())
+    seen = metrics.scores_at(clients, stage, round, score.name, split="val")
+    found[score.validation] = float(seen.mean()) if len(seen) else None
     return found
 
 

@@ -4,7 +4,9 @@ Run: python scripts/benchmark.py --part fashion --minutes 50
 
 Three stages, all of them unless one is named: tune (each method's values, by validation accuracy),
 run (what is reported), tables (docs/results/benchmark_PART.md and .csv, from the runs alone). Only
-missing runs are started; the same command goes on. KEY=VALUE is told to every run, after all else.
+missing runs are started; the same command goes on. What tables need of the runs is packed beside
+them in benchmark_PART.tar.xz and taken from there: elsewhere, too, only missing runs are started.
+KEY=VALUE is told to every run, after all else.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from fedtsd.imports import fast_imports
 with fast_imports():
     from fedtsd.errors import InputError
     from fedtsd.launch import SIGNALS
+    from fedtsd.study.archive import pack, unpack
     from fedtsd.study.choice import choices_for, choose, copy_choice, write_choice
     from fedtsd.study.page import write_page
     from fedtsd.study.plan import (
@@ -38,6 +41,9 @@ def main() -> int:
     SIGNALS.listen()
     try:
         study = present(options)
+        archive = options.target / f"benchmark_{options.part}.tar.xz"
+        if archive.is_file() and (found := unpack(archive, options.folder / options.part)):
+            say(f"{archive}: {found} runs taken from it")
         sitting = Sitting(options.jobs, time.monotonic() + 60 * options.minutes, options.retry)
         done = True
         if options.stage in (None, "tune") and study.tunes:
@@ -48,8 +54,9 @@ def main() -> int:
             folder = options.folder / options.part / "run"
             every = [one.name for one in read_study(options.part).contestants]
             told = options.target, options.part, options.reference, every
-            for path in write_page(folder, *told):
-                print(path)
+            pages = write_page(folder, *told)
+            pack([folder.parent / stage for stage in ("tune", "run")], archive)
+            print(*pages, archive, sep="\n")
     except InputError as error:
         say(str(error))
         return 2

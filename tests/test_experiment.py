@@ -145,15 +145,18 @@ def test_how_often_is_evaluated_does_not_change_training(config, toy, tmp_path) 
 def test_the_summary_follows_its_rule(config, toy, tmp_path) -> None:
     import json
 
-    cfg = config("method=fedper", "rounds=4", *SMALL)
+    stages = "evaluation.stages=[personalized,tuned]"
+    cfg = config("method=fedper", "rounds=4", stages, *SMALL)
     run_toy(cfg, toy(4), tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    clients = table(tmp_path, "clients")
+    clients = table(tmp_path, "clients").query("stage == 'tuned'")
     test = clients[(clients["split"] == "test") & (clients["round"] == 4)]
     assert summary["last"]["accuracy_mean"] == pytest.approx(test["accuracy"].mean())
     best = summary["best_by_validation"]["round"]
     by_round = clients[clients["split"] == "val"].groupby("round")["accuracy"].mean()
     assert by_round[best] == by_round.max()
+    assert summary["last"]["accuracy_validation"] == pytest.approx(by_round[4])
+    assert summary["best_by_validation"]["accuracy_validation"] == pytest.approx(by_round[best])
     assert summary["personal_layers"] == [1, 1, 1, 1]
     assert summary["clusters"] == [[0, 1, 2, 3]]
     assert summary["bytes_up"] == table(tmp_path, "rounds")["bytes_up"].sum()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from fedtsd.checkpoint import write_atomically
@@ -53,15 +52,10 @@ def validation_score(run: Path, score: Score) -> float:
 
     Raises RunFolderError if no client has validation data.
     """
-    clients = pd.read_csv(run / "clients.csv")
-    rows = clients[
-        (clients["round"] == clients["round"].max())
-        & (clients["stage"] == _summary(run)["stage"])
-        & (clients["split"] == "val")
-    ]
-    if rows.empty:
+    found = _summary(run)["last"][score.validation]
+    if found is None:
         raise RunFolderError(f"{run}: no client has validation data")
-    return float(rows[score.name].mean())
+    return float(found)
 
 
 def score_on_test(runs: Sequence[Path], score: Score) -> float:

@@ -5,7 +5,6 @@ starts at once, and whatever becomes of it ends nothing but itself. Cells are th
 folders named by their configs: the next sitting goes on where this one stopped.
 """
 
-import json
 import math
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from fedtsd.cell import Cell, write_plan, write_summary
+from fedtsd.cell import PLAN, Cell, read_plan, write_plan, write_summary
 from fedtsd.compose import check
 from fedtsd.cores import limited_cores
 from fedtsd.errors import RunFolderError
@@ -115,18 +114,8 @@ def extend_plan(folder: Path, cells: Iterable[Cell]) -> list[Cell]:
 
 def read_cells(folder: Path) -> list[Cell]:
     """Return the cells of a plan; none where there is no plan yet."""
-    path = folder / "sweep.json"
-    if not path.is_file():
-        return []
-    return [
-        Cell(
-            folder / cell["folder"],
-            tuple(cell["overrides"]),
-            tuple(cell["values"].items()),
-            cell["rounds"],
-        )
-        for cell in json.loads(path.read_text())["cells"]
-    ]
+    path = folder / PLAN
+    return read_plan(path.read_text(), folder) if path.is_file() else []
 
 
 def _prepare(left: Sequence[Work]) -> None:

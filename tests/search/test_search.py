@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from fedtsd.compose import digest
-from fedtsd.errors import FedtsdError, InputError
+from fedtsd.errors import FedtsdError, InputError, RunFolderError
 from fedtsd.launch import run_cell
 from fedtsd.score import ACCURACY, MAE, Score
 from fedtsd.search import command as search_module
@@ -57,20 +57,11 @@ class MadeUp:
         return write_run(root / digest(overrides), value, self.score)
 
 
-def write_run(path: Path, accuracy: float, score: Score = ACCURACY) -> Path:
-    """Two clients, two rounds, two stages; the last round of the served one has `accuracy`."""
+def write_run(path: Path, validation: float | None, score: Score = ACCURACY) -> Path:
+    """A run as its summary tells it; the test score runs the other way."""
     path.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {"round": r, "client": c, "stage": stage, "split": split, score.name: value + add}
-        for c, add in ((0, 0.05), (1, -0.05))
-        for r, stage, split, value in (
-            (1, "tuned", "val", 0.99), (2, "personalized", "val", 0.99),
-            (2, "tuned", "test", 1 - accuracy), (2, "tuned", "val", accuracy),
-        )
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(path / "clients.csv", index=False)
-    summary = {"stage": "tuned", "last": {score.mean: 1 - accuracy}}
-    (path / "summary.json").write_text(json.dumps(summary))
+    last = {score.mean: 1 - (validation or 0), score.validation: validation}
+    (path / "summary.json").write_text(json.dumps({"last": last}))
     return path
 
 
@@ -83,10 +74,10 @@ def trials(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "trials.csv")
 
 
-def test_the_objective_is_validation_accuracy_of_the_served_model_in_the_last_round(
-    tmp_path,
-) -> None:
-    assert validation_score(write_run(tmp_path, 0.7), ACCURACY) == pytest.approx(0.7)
+def test_the_objective_is_validation_accuracy_in_the_last_round(tmp_path) -> None:
+    assert validation_score(write_run(tmp_path, 0.7), ACCURACY) == 0.7
+    with pytest.raises(RunFolderError, match="no client has validation data"):
+        validation_score(write_run(tmp_path, None), ACCURACY)
 
 
 def test_in_regression_a_search_comes_near_the_smallest_validation_error(outputs, capsys) -> None:
