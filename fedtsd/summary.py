@@ -44,6 +44,10 @@ def summarise(
         "last": _scores(clients, stage, last, score),
         "best_by_validation": None if best is None else _scores(clients, stage, best, score),
         f"{score.name}_per_client": {str(c): value for c, value in scores.items()},
+        "test_samples_per_client": {
+            str(c): int(number)
+            for c, number in metrics.scores_at(clients, stage, last, "num_examples").items()
+        },
         "gain_over_local": _gain(scores, config, score),
         "newcomers": _newcomers(path, config, federation, score),
         "clusters": [

@@ -17,8 +17,10 @@ from fedtsd.report.results import Results
 from fedtsd.schema import unknown
 from fedtsd.study import choice
 from fedtsd.study.standing import (
+    CHANCE,
     LEAD,
     LOSS,
+    NOISE,
     against_best,
     against_each,
     environments,
@@ -81,7 +83,7 @@ def _page(
     baselines = [m for m in results.methods if roles[m] == "baseline" and m != reference]
     said = [f"# Benchmark: {part}", "", *_head(results, folder, part, reference, contestants)]
     if baselines:
-        said += ["## Verdict", "", *_verdict(results, reference, baselines)]
+        said += ["## Verdict", "", *_verdict(results, lost, reference, baselines)]
     for heading, rule, name in TABLES:
         source = {results.rule: results, best.rule: best}[rule]
         for measure in (one for one in measures_of(source) if one.name == name):
@@ -144,16 +146,32 @@ def _words(overrides: object) -> str:
     return ", ".join(f"`{text}`" for text in overrides) if isinstance(overrides, list) else "none"
 
 
-def _verdict(results: Results, reference: str, baselines: Sequence[str]) -> list[str]:
+def _verdict(
+    results: Results, lost: pd.DataFrame, reference: str, baselines: Sequence[str]
+) -> list[str]:
     cells = merits(results)
-    name, labels = results.labels[reference], results.labels
-    behind, close = verdict(cells, reference, baselines)
+    name = results.labels[reference]
     gaps = missing_pairs(cells, reference, baselines)
-    said = [
-        f"- By more than one standard error behind the best baseline: {_listed(behind)}.",
-        f"- Less than {LEAD:g} points ahead, averaged over settings, of: "
-        f"{_listed([labels[m] for m in close])}.",
-        f"- Goal {'missed' if behind or close else 'met'}"
+    said, missed = [], False
+    for what, column in (("Mean over clients", "score"), ("Worst tenth", "worst10")):
+        behind, close = verdict(merits(results, column), reference, baselines)
+        missed = missed or bool(behind or close)
+        said.append(
+            f"- {what}: by more than one standard error behind the best baseline in "
+            f"{_listed(behind)}; less than {LEAD:g} points ahead, averaged over settings, of "
+            f"{_listed([results.labels[m] for m in close])}."
+        )
+    mine = lost[lost["method"] == reference]
+    if clients := int(mine["clients"].sum()):
+        beyond = int(mine["beyond_noise"].sum())
+        missed = missed or beyond > CHANCE * clients
+        said.append(
+            f"- Clients that lose more than noise ({NOISE:g} standard errors) against training "
+            f"alone: {beyond} of {clients} ({beyond / clients:.1%}; {CHANCE:.1%} by chance if "
+            "none did)."
+        )
+    said += [
+        f"- Goal {'missed' if missed else 'met'}"
         + (f", as far as known: {gaps} cells (setting, seed) are incomplete." if gaps else "."),
         "",
     ]

@@ -112,7 +112,8 @@ class Job:
 def read_study(part: str) -> Study:
     """Return one part of conf/benchmark.yaml; raise ConfigError for another name or a wrong file.
 
-    A part with a `base` compares that method with the `variants` of it.
+    A part with a `base` compares that method with the `variants` of it, or with the methods that
+    the part gives something `to`.
     """
     text = yaml.safe_load((conf_dir() / "benchmark.yaml").read_text(encoding="utf-8"))
     if part not in text["parts"]:
@@ -120,8 +121,14 @@ def read_study(part: str) -> Study:
     facts = text["parts"][part]
     methods = [_method(name, node) for name, node in text["methods"].items()]
     if "base" in facts:
-        (base,) = [method for method in methods if method.name == facts["base"]]
-        methods = [base, *(_variant(base, n, own) for n, own in text["variants"].items())]
+        named = {method.name: method for method in methods}
+        base = named[facts["base"]]
+        others = (
+            [_variant(named[n], f"{n}_{part}", facts["given"], named[n].role) for n in facts["to"]]
+            if "to" in facts
+            else [_variant(base, n, own, "variant") for n, own in text["variants"].items()]
+        )
+        methods = [base, *others]
     settings = [
         convert({"name": name, "planted": False, **node}, Setting, f"settings.{name}")
         for name, node in text["settings"].items()
@@ -241,9 +248,9 @@ def _method(name: str, node: Mapping[str, Any]) -> Contestant:
     return contestant
 
 
-def _variant(base: Contestant, name: str, overrides: Sequence[str]) -> Contestant:
+def _variant(base: Contestant, name: str, overrides: Sequence[str], role: str) -> Contestant:
     """The base, as it was tuned, with something else on top."""
-    return replace(base, name=name, role="variant", overrides=(*base.overrides, *overrides))
+    return replace(base, name=name, role=role, overrides=(*base.overrides, *overrides))
 
 
 def _named(among: tuple[Named, ...], names: Sequence[str], what: str) -> tuple[Named, ...]:

@@ -19,6 +19,8 @@ from fedtsd.study.sitting import read_cells
 
 LEAD = 2.0  # points, averaged over settings: what the reference is to be ahead of each baseline
 LOSS = 1.0  # points: a client that loses more against training alone is a loser
+NOISE = 2.0  # standard errors of a client's loss, above which it is beyond noise
+CHANCE = 0.023  # share of losses beyond noise where nobody loses: the normal law's upper tail
 
 
 def read_results(folder: Path, rule: str = "last") -> Results:
@@ -48,9 +50,11 @@ def roles_of(folder: Path) -> dict[str, str]:
 def losers(results: Results) -> pd.DataFrame:
     """One row per run: the clients that lose more than LOSS points against training alone.
 
-    Columns: method, setting, seed, share (of all clients, 0..1), loss (mean over the losers, in
-    points, below 0; 0 without any). Clients are compared at the last round with the run of the same
-    setting and seed. Empty where nobody trains alone.
+    Columns: method, setting, seed, clients, share (of them, 0..1), loss (mean over the losers, in
+    points, below 0; 0 without any), beyond_noise (clients that lose more than NOISE standard errors
+    of the difference of two shares of their test samples, 0 but for chance if nobody loses).
+    Clients are compared at the last round with the run of the same setting and seed. Empty where
+    nobody trains alone.
     """
     base, name = alone(results), f"{results.score.name}_per_client"
     rows = []
@@ -61,16 +65,22 @@ def losers(results: Results) -> pd.DataFrame:
             gains = results.score.gain(both["ours"], both["alone"]).to_numpy(float)
             points = (results.score.scale * gains).round(10)
             lost = points[points < -LOSS]
+            samples = pd.Series(run.summary["test_samples_per_client"])
+            error = np.sqrt(2 * (pooled := both.mean(axis=1)) * (1 - pooled) / samples)
+            beyond = both["alone"] - both["ours"] > NOISE * error
             rows.append(
                 {
                     "method": run.method,
                     "setting": run.setting,
                     "seed": run.seed,
+                    "clients": len(points),
                     "share": len(lost) / len(points),
                     "loss": float(lost.mean()) if len(lost) else 0.0,
+                    "beyond_noise": int(beyond.sum()),
                 }
             )
-    return pd.DataFrame(rows, columns=["method", "setting", "seed", "share", "loss"])
+    columns = ["method", "setting", "seed", "clients", "share", "loss", "beyond_noise"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def against_best(cells: pd.DataFrame, reference: str, baselines: Sequence[str]) -> pd.DataFrame:
@@ -137,9 +147,9 @@ def verdict(
     return list(best.index[behind]), list(each.index[close])
 
 
-def merits(results: Results) -> pd.DataFrame:
-    """Cells as printed, turned so that higher is better."""
-    cells: pd.DataFrame = results.score.merit(printed_scores(results))
+def merits(results: Results, column: str = "score") -> pd.DataFrame:
+    """Cells of one column of scores as printed, turned so that higher is better."""
+    cells: pd.DataFrame = results.score.merit(printed_scores(results, column))
     return cells
 
 
@@ -152,7 +162,13 @@ def runs_table(results: Results, best: Results, lost: pd.DataFrame) -> pd.DataFr
         "personal_layers", "bytes_up", "bytes_down", "samples", "seconds",
     ]  # fmt: skip
     other = best.table[[*keys, *named]].rename(columns=named)
-    told = lost.rename(columns={"share": "losers_share", "loss": "losers_mean_loss"})
+    told = lost.drop(columns="clients").rename(
+        columns={
+            "share": "losers_share",
+            "loss": "losers_mean_loss",
+            "beyond_noise": "losers_beyond_noise",
+        }
+    )
     table = results.table[columns].merge(other, on=keys, how="left")
     table = table.merge(told, on=keys, how="left")
     table.columns = [str(c).replace("score", results.score.name) for c in table]
@@ -181,17 +197,24 @@ def _run(cell: Cell) -> Run:
     values = dict(cell.values)
     config = read_mapping(cell.folder / "config.yaml")
     method = config.get("method") or {}
-    variant = values["method"] != method.get("name")
     return Run(
         folder=cell.folder,
         config=config,
         summary=cell.summary(),
         method=values["method"],
-        label=values["method"].replace("_", " ") if variant else str(method.get("label")),
+        label=_label(values["method"], method),
         family=str(method.get("family")),
         setting=values["setting"],
         seed=int(values["seed"]),
     )
+
+
+def _label(contestant: str, method: Mapping[str, Any]) -> str:
+    """The method's own label, with what the contestant's name adds to the method's; or its name."""
+    name, label = str(method.get("name")), str(method.get("label"))
+    if contestant == name:
+        return label
+    return contestant.replace(f"{name}_", f"{label} ", 1).replace("_", " ")
 
 
 def _hole(cell: Cell) -> Hole:

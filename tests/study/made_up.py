@@ -70,6 +70,7 @@ def write_run(
         "last": last,
         "best_by_validation": last | {"round": 15, "accuracy_mean": best or float(np.mean(test))},
         "accuracy_per_client": {str(i): value for i, value in enumerate(test)},
+        "test_samples_per_client": {str(i): 200 for i in range(len(test))},
         "clusters": [list(range(len(test)))],
         "agreement_with_planted_groups": None,
         "skew": SKEW,

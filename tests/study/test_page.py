@@ -88,8 +88,12 @@ def test_tables_have_means_spread_and_average(folder, tmp_path) -> None:
 def test_the_verdict_is_what_the_numbers_say(folder, tmp_path) -> None:
     text, _ = written(folder, tmp_path)
     # dir01: 93 against local's 93.5, both seeds 0.5 behind: no spread, so behind.
-    assert "behind the best baseline: dir01." in text
-    assert "averaged over settings, of: none." in text
+    # Worst tenth: 91 against local's 92, and 91 - 61 over FedAvg.
+    behind = "by more than one standard error behind the best baseline in"
+    close = "less than 2 points ahead, averaged over settings, of none."
+    assert f"- Mean over clients: {behind} dir01; {close}" in text
+    assert f"- Worst tenth: {behind} dir01; {close}" in text
+    assert "against training alone: 0 of 8 (0.0%; 2.3% by chance if none did)." in text
     assert "- Goal missed." in text
     assert row(text, "Verdict", r"dir01 \(JS\W0.10\)")[1:] == [
         "LOCAL",
@@ -98,6 +102,25 @@ def test_the_verdict_is_what_the_numbers_say(folder, tmp_path) -> None:
         "−0.5 ± 0.0",
     ]
     assert row(text, "Verdict", "LOCAL")[1:] == ["yes", "2", "+6.0 ± 0.2"]
+
+
+def test_the_goal_is_met_only_if_the_worst_tenth_and_single_clients_fare_well(tmp_path) -> None:
+    met = SCORES | {("local", "dir01"): [[0.80, 0.80], [0.80, 0.80]]}
+    text = write_page(write_final(tmp_path / "a", met), tmp_path, "toy", "ours")[0].read_text()
+    assert "- Goal met." in text
+    # The same mean with one client at 78 %: the worst tenth is behind, nobody beyond noise.
+    uneven = met | {("ours", "dir01"): [[0.78, 1.0], [0.78, 1.0]]}
+    text = write_page(write_final(tmp_path / "b", uneven), tmp_path, "toy", "ours")[0].read_text()
+    assert "Worst tenth: by more than one standard error behind the best baseline in dir01" in text
+    assert "0 of 8 (0.0%" in text
+    assert "- Goal missed." in text
+    # One client of eight loses ten points, and local's worst tenth is lower still.
+    unfair = met | {("local", "dir01"): [[0.96, 0.70], [0.80, 0.80]]}
+    unfair |= {("ours", "dir01"): [[0.86, 0.94], [0.92, 0.96]]}
+    text = write_page(write_final(tmp_path / "c", unfair), tmp_path, "toy", "ours")[0].read_text()
+    assert text.count("best baseline in none; ") == 2
+    assert "1 of 8 (12.5%" in text
+    assert "- Goal missed." in text
 
 
 def test_losers_and_pairs(folder, tmp_path) -> None:

@@ -15,8 +15,8 @@ from fedtsd.study.plan import (
 )
 from tests.study.made_up import contestant, study
 
-PARTS = ("fashion", "cifar", "partial", "ablation")
-FASHION, ABLATION = read_study("fashion"), read_study("ablation")
+PARTS = ("fashion", "cifar", "partial", "ablation", "plus")
+FASHION, ABLATION, PLUS = read_study("fashion"), read_study("ablation"), read_study("plus")
 
 
 def default_choices(one) -> dict[str, tuple[str, ...]]:
@@ -61,7 +61,7 @@ def test_parts_differ_in_their_recipe_alone(part: str) -> None:
 
 @pytest.mark.parametrize("one", ABLATION.contestants, ids=lambda c: c.name)
 def test_every_variant_is_the_base_as_tuned_with_something_else(one: Contestant) -> None:
-    choices = {"fedtsdp_full": ("personalization.power=2.0", "evaluation.head.ridge=0.3")}
+    choices = {"fedtsdp_full": ("aggregation.momentum=0.7", "evaluation.head.ridge=0.3")}
     jobs = final_jobs(narrowed(ABLATION, [one.name], ["dir01"]), choices, (0,))
     (base,) = final_jobs(narrowed(ABLATION, ["fedtsdp_full"], ["dir01"]), choices, (0,))
     work = composed_cells([base, *(job for job in jobs if job != base)], Path("x"))
@@ -69,6 +69,24 @@ def test_every_variant_is_the_base_as_tuned_with_something_else(one: Contestant)
     assert all(cfg.evaluation.head.ridge == 0.3 for _, cfg in work)
     assert ABLATION.choice == "fashion"
     assert not ABLATION.tunes
+
+
+@pytest.mark.parametrize("one", PLUS.contestants[1:], ids=lambda c: c.name)
+def test_a_baseline_plus_is_the_baseline_as_tuned_with_what_the_reference_has(
+    one: Contestant,
+) -> None:
+    ours, plain = PLUS.contestants[0], narrowed(FASHION, [one.method], []).contestants[0]
+    assert ours == FASHION.contestants[0]
+    assert (one.name, one.role, one.tuned_as) == (f"{one.method}_plus", "baseline", one.method)
+    choices = {ours.name: ("aggregation.momentum=0.7",), one.method: plain.points[-1]}
+    (_, reference), (_, given) = composed_cells(
+        final_jobs(narrowed(PLUS, [ours.name, one.name], ["dir05"]), choices, (0,)), Path("x")
+    )
+    assert given.evaluation == reference.evaluation
+    assert given.aggregation == reference.aggregation
+    assert given.prior._target_ == "fedtsd.prior.Everybody"
+    assert one.overrides[: len(plain.overrides)] == plain.overrides
+    assert not PLUS.tunes
 
 
 @pytest.mark.parametrize("part", PARTS)

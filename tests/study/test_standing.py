@@ -103,6 +103,15 @@ def test_losers_lose_more_than_a_point_against_training_alone(tmp_path) -> None:
     assert len(lost) == 2
 
 
+def test_a_loss_is_beyond_noise_from_two_standard_errors_on(tmp_path) -> None:
+    # 200 test samples each. Two standard errors by hand: at 76 % 8.54 points, at 75.5 % 8.60, at
+    # 99.25 % 1.73, at 99 % 1.99.
+    alone, ours = [0.80, 0.80, 1.00, 1.00, 0.5], [0.72, 0.71, 0.985, 0.98, 0.9]
+    folder = write_final(tmp_path, {("local", "iid"): [alone], ("ours", "iid"): [ours]})
+    (lost,) = losers(read_results(folder)).to_dict("records")
+    assert (lost["beyond_noise"], lost["clients"], lost["share"]) == (2, 5, 0.8)
+
+
 def test_runs_have_the_names_of_the_plan_and_holes_are_told(tmp_path) -> None:
     folder = write_final(
         tmp_path, {("ours", "iid"): [[0.8], []], ("fedavg", "iid"): [[0.7], [0.6]]}
@@ -125,6 +134,14 @@ def test_a_variant_is_named_by_the_plan(tmp_path) -> None:
     (folder / "sweep.json").write_text(text.replace('"method": "ours"', '"method": "without_x"'))
     (run,) = read_results(folder).runs
     assert (run.method, run.label, run.family) == ("without_x", "without x", "clustered")
+
+
+def test_what_a_name_adds_to_its_method_is_added_to_the_label(tmp_path) -> None:
+    folder = write_final(tmp_path, {("ours", "iid"): [[0.8]]})
+    text = (folder / "sweep.json").read_text()
+    (folder / "sweep.json").write_text(text.replace('"method": "ours"', '"method": "ours_plus"'))
+    (run,) = read_results(folder).runs
+    assert run.label == "OURS plus"
 
 
 def test_folders_without_runs_are_one_line(tmp_path) -> None:
