@@ -12,7 +12,7 @@ import numpy as np
 
 from fedtsd.models import Layer
 from fedtsd.server import ServerState
-from fedtsd.similarity import OUTPUTS, pairs_of
+from fedtsd.similarity import OUTPUTS, due, pairs_of
 
 
 class Personalization(Protocol):
@@ -131,11 +131,13 @@ class Adaptive:
 
     p_i = min(L - 1, floor(L J'_i^power + 1/2)) with J'_i = max(0, M_i - noise_floor) / (1 -
     noise_floor), where M_i is the mean Jensen-Shannon divergence to the client's cluster mates. It
-    is chosen once, after round `start_round`, and again only for clusters that change; M holds only
-    rounds in which everything was still shared (see `Similarity`).
+    is chosen once, after round `start_round` or when the share `coverage` of clients has been
+    compared with a mate, and again only for clusters that change; M holds only rounds in which
+    everything was still shared (see `Similarity`).
     """
 
     start_round: int
+    coverage: float
     noise_floor: float
     power: float
 
@@ -150,6 +152,8 @@ class Adaptive:
             )
         if not 0 <= self.noise_floor < 1:
             raise ValueError(f"noise_floor: must be in [0, 1), got {self.noise_floor}")
+        if not 0 < self.coverage <= 1:
+            raise ValueError(f"coverage: must be in (0, 1], got {self.coverage}")
         if self.power <= 0:
             raise ValueError(f"power: must be above 0, got {self.power}")
 
@@ -163,21 +167,17 @@ class Adaptive:
         return np.arange(len(layers)) > 0
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
-        if round < self.start_round:
-            return server
-        due = server.assignment_round > server.personal_round
-        if round == self.start_round:
-            due = np.ones_like(due)
-        if not due.any():
+        now = due(server, round, self.start_round, self.coverage, server.personal_round)
+        if not now.any():
             return server
         num_layers = server.personal.shape[1]
         divergence = pairs_of(server, OUTPUTS).mean_to_mates(server.assignment)
         chosen = self.num_layers(divergence, num_layers)
-        personal = np.where(due[:, None], last_layers(chosen, num_layers), server.personal)
+        personal = np.where(now[:, None], last_layers(chosen, num_layers), server.personal)
         return dataclasses.replace(
             server,
             personal=personal,
-            personal_round=np.where(due, round, server.personal_round),
+            personal_round=np.where(now, round, server.personal_round),
         )
 
     def num_layers(self, divergence: np.ndarray, num_layers: int) -> np.ndarray:

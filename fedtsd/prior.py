@@ -17,7 +17,9 @@ import numpy as np
 
 from fedtsd.personalization import excess
 from fedtsd.server import ServerState
-from fedtsd.similarity import OUTPUTS, pairs_of
+from fedtsd.similarity import OUTPUTS, due, pairs_of
+
+CHOSEN = "prior.chosen"  # int64 [N] in the server's memory: the round of the last choice
 
 
 class Prior(Protocol):
@@ -71,6 +73,7 @@ class Skewed:
     """
 
     start_round: int
+    coverage: float
     noise_floor: float
     above: float
 
@@ -79,6 +82,8 @@ class Skewed:
     def __post_init__(self) -> None:
         if self.start_round < 2:
             raise ValueError(f"start_round: must be at least 2, got {self.start_round}")
+        if not 0 < self.coverage <= 1:
+            raise ValueError(f"coverage: must be in (0, 1], got {self.coverage}")
         for name in ("noise_floor", "above"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be in [0, 1), got {getattr(self, name)}")
@@ -87,13 +92,11 @@ class Skewed:
         return np.zeros(num_clients, dtype=bool)
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
-        if round < self.start_round:
-            return server
-        due = server.assignment_round == round
-        if round == self.start_round:
-            due = np.ones_like(due)
-        if not due.any():
+        last = server.memory.get(CHOSEN, np.zeros(server.num_clients, dtype=np.int64))
+        now = due(server, round, self.start_round, self.coverage, last)
+        if not now.any():
             return server
         divergence = pairs_of(server, OUTPUTS).mean_to_mates(server.assignment)
         chosen = excess(divergence, self.noise_floor) > self.above
-        return dataclasses.replace(server, prior=np.where(due, chosen, server.prior))
+        memory = {**server.memory, CHOSEN: np.where(now, round, last)}
+        return dataclasses.replace(server, prior=np.where(now, chosen, server.prior), memory=memory)

@@ -122,6 +122,18 @@ def joined(server: ServerState, clusters: Mapping[int, int], round: int) -> Serv
     return dataclasses.replace(server, assignment=assignment, assignment_round=since)
 
 
+def without_empty(server: ServerState) -> ServerState:
+    """Return the state without clusters that have no members; nobody moves."""
+    here = server.assignment != ABSENT
+    kept, closed = np.unique(server.assignment[here], return_inverse=True)
+    if len(kept) == len(server.centres):
+        return server
+    assignment = server.assignment.copy()
+    assignment[here] = closed
+    centres = tuple(server.centres[cluster] for cluster in kept)
+    return dataclasses.replace(server, centres=centres, assignment=assignment)
+
+
 def start_state(model: Tensors, personal: np.ndarray, newcomers: Sequence[int] = ()) -> ServerState:
     """Return the state before round 1: one cluster of all clients but newcomers.
 

@@ -5,6 +5,7 @@ OUTPUTS: Jensen-Shannon divergence of the clients' outputs on public samples, in
 OUTPUTS_BEFORE: the same as it stood while clients shared one whole model; only for reports.
 OUTPUTS_AFTER: the last round's divergence, personal layers included; only for reports.
 UPDATES: cosine of their updates, centred by the mean update of their cluster.
+SIGNATURES: the same for pairs that never met, where not all clients train in every round.
 
 Where too many clients are measured at once, each is compared with some of them only, the
 landmarks (as in landmark MDS, de Silva and Tenenbaum 2004); policies then decide on the landmarks
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from fedtsd.clustering.pairs import Pairs
+from fedtsd.clustering.signatures import Signatures
 from fedtsd.clustering.similarity import blocks_of, cosines_of, js_divergence
 from fedtsd.messages import ClientReply, Reply, Request
 from fedtsd.seeding import numpy_rng
@@ -33,9 +35,13 @@ OUTPUTS_ROUND = "similarity.outputs_round"
 OUTPUTS_BEFORE = "similarity.outputs_before"
 OUTPUTS_AFTER = "similarity.outputs_after"
 UPDATES = "similarity.updates"
+SIGNATURES = "similarity.signatures"
 LANDMARKS = "similarity.landmarks"
 PUBLIC_SUM = "similarity.public_sum"
 PUBLIC_COUNT = "similarity.public_count"
+
+SIGNATURE_MEMORY = 0.5
+"""Weight of the past in a client's signature: visits are rarer than rounds, and the model moves."""
 
 SAMPLINGS = ("uniform", "weighted")
 
@@ -155,7 +161,8 @@ class Similarity:
         """Bring UPDATES up to date, cluster by cluster, over the layers all its members share."""
         if request.round < self.first_round:
             return server
-        updates = pairs_of(server, UPDATES)
+        updates, signatures = pairs_of(server, UPDATES), signatures_of(server)
+        all_here = len(reply.rows) == len(server.present)
         for cluster in range(len(server.centres)):
             rows = [row for row in reply.rows if server.assignment[row.client] == cluster]
             if len(rows) < 2:
@@ -164,7 +171,14 @@ class Similarity:
             if shared:
                 server, new = self._cosines(server, rows, shared)
                 updates = updates.mixed(new, self.update_memory)
+            if shared and not all_here:
+                clients = np.array([row.client for row in rows])
+                models = [{name: row.tensors[name].numpy() for name in shared} for row in rows]
+                told = models, request.round, SIGNATURE_MEMORY
+                signatures = signatures.visited(clients, *told)
         memory = {**server.memory, **updates.stored(UPDATES)}
+        if not all_here:
+            memory |= signatures.stored(SIGNATURES)
         return dataclasses.replace(server, memory=memory)
 
     def _cosines(
@@ -213,10 +227,49 @@ def pairs_of(server: ServerState, name: str) -> Pairs:
     return Pairs.read(server.memory, name, server.num_clients)
 
 
+def due(
+    server: ServerState, round: int, start_round: int, coverage: float, chosen: np.ndarray
+) -> np.ndarray:
+    """Return for whom to choose by OUTPUTS after a round, bool [N]: once, and after each move.
+
+    chosen: int64 [N], the round of the last choice, 0 for none. Nobody before `start_round`, nor
+    before the share `coverage` of all clients has met a cluster mate: who trains otherwise than
+    the others cannot be compared with them. Then everybody who has met one, or has none.
+    """
+    none = np.zeros(server.num_clients, dtype=bool)
+    if round < start_round:
+        return none
+    here = none.copy()
+    here[server.present] = True
+    sizes = np.bincount(server.assignment[here])
+    known = here & (pairs_of(server, OUTPUTS).met_mates(server.assignment) > 0)
+    known |= here & (sizes[server.assignment] == 1)
+    if not chosen.any() and known[here].mean() < coverage:
+        return none
+    return np.asarray(known & ((chosen == 0) | (server.assignment_round > chosen)))
+
+
+def signatures_of(server: ServerState) -> Signatures:
+    """Return the signatures that the server keeps; none where it has none yet."""
+    return Signatures.read(server.memory, SIGNATURES, server.num_clients)
+
+
 def forget_updates(server: ServerState, round: int) -> ServerState:
-    """Restart UPDATES for clients whose cluster changed in this round."""
-    if UPDATES not in server.memory:
-        return server
-    updates = pairs_of(server, UPDATES)
-    left = updates.only(updates.among(server.assignment_round != round))
-    return dataclasses.replace(server, memory={**server.memory, **left.stored(UPDATES)})
+    """Restart UPDATES for clients whose cluster changed in this round.
+
+    Signatures stay with the members of a new cluster, centred anew; who joined one starts again.
+    """
+    memory, moved = dict(server.memory), server.assignment_round == round
+    if UPDATES in memory:
+        updates = pairs_of(server, UPDATES)
+        memory |= updates.only(updates.among(~moved)).stored(UPDATES)
+    if SIGNATURES in memory:
+        signatures = signatures_of(server)
+        for cluster in range(len(server.centres)):
+            members = server.members(cluster)
+            if moved[members].all():
+                signatures = signatures.centred(members)
+            else:
+                signatures = signatures.forgotten(members[moved[members]])
+        memory |= signatures.stored(SIGNATURES)
+    return dataclasses.replace(server, memory=memory)

@@ -85,7 +85,7 @@ def _agreement(path: Path, final: "pd.DataFrame") -> dict[str, float] | None:
 
 def _scores(clients: "pd.DataFrame", stage: str, round: int, score: Score) -> dict[str, Any]:
     values = metrics.scores_at(clients, stage, round, score.name).tolist()
-    found = {"round": round, **metrics.spread(values, score).named(score)}
+    found: dict[str, Any] = {"round": round, **metrics.spread(values, score).named(score)}
     if score is MAE:
         found["rmse_mean"] = float(metrics.scores_at(clients, stage, round, "rmse").mean())
     seen = metrics.scores_at(clients, stage, round, score.name, split="val")

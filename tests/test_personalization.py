@@ -20,7 +20,7 @@ from fedtsd.similarity import OUTPUTS
 from tests.needs import fit, small
 from tests.runs import run_toy, table
 
-ADAPTIVE = Adaptive(start_round=4, noise_floor=0.15, power=1.0)
+ADAPTIVE = Adaptive(start_round=4, coverage=0.9, noise_floor=0.15, power=1.0)
 
 
 def plain(count: int) -> tuple[Layer, ...]:

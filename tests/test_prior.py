@@ -19,7 +19,7 @@ from fedtsd.similarity import OUTPUTS, OUTPUTS_BEFORE, Similarity, pairs_of
 from tests.runs import TIME_COLUMNS, StopAfter, StoppedError, run_toy, table
 from tests.skewed import skewed_federation
 
-SKEWED = Skewed(start_round=4, noise_floor=0.15, above=0.1)
+SKEWED = Skewed(start_round=4, coverage=0.9, noise_floor=0.15, above=0.1)
 EARLY = (
     "method=fedtsdp_prior", "model.hidden=[8]", "similarity.public_batch=20",
     "partition.num_clients=6", "training.lr=0.02", "prior.start_round=2", "prior.noise_floor=0.0",
@@ -32,6 +32,11 @@ def state(matrix: np.ndarray, assignment: list[int]) -> ServerState:
     server = start_state({"w": torch.zeros(1)}, np.zeros((len(assignment), 2), dtype=bool))
     memory = Pairs.of(matrix).stored(OUTPUTS)
     return dataclasses.replace(server, assignment=np.array(assignment), memory=memory)
+
+
+def knowing(server: ServerState, matrix: np.ndarray) -> ServerState:
+    memory = {**server.memory, **Pairs.of(matrix).stored(OUTPUTS)}
+    return dataclasses.replace(server, memory=memory)
 
 
 def alike(value: float, n: int = 4) -> np.ndarray:
@@ -58,7 +63,7 @@ def test_those_far_from_their_mates_have_one() -> None:
 
 
 def test_far_means_more_than_the_threshold() -> None:
-    policy = Skewed(start_round=2, noise_floor=0.0, above=0.5)
+    policy = Skewed(start_round=2, coverage=0.9, noise_floor=0.0, above=0.5)
     assert not policy.adapt(state(alike(0.5), [0] * 4), 2).prior.any()
     assert policy.adapt(state(alike(0.51), [0] * 4), 2).prior.all()
 
@@ -73,7 +78,7 @@ def test_a_lone_client_has_none() -> None:
     divergence=st.floats(0, 1), floor=st.floats(0, 0.99), above=st.floats(0, 0.99),
 )  # fmt: skip
 def test_the_threshold_is_that_of_the_formula(divergence, floor, above) -> None:
-    policy = Skewed(2, floor, above)
+    policy = Skewed(2, 0.9, floor, above)
     excess = max(0.0, divergence - floor) / (1 - floor)
     if abs(excess - above) < 1e-9:
         return
@@ -86,7 +91,7 @@ def test_chosen_once_at_the_start_round() -> None:
     assert SKEWED.adapt(server, 3) is server
     chosen = SKEWED.adapt(server, 4)
     assert chosen.prior.all()
-    later = dataclasses.replace(chosen, memory=Pairs.of(alike(0.0)).stored(OUTPUTS))
+    later = knowing(chosen, alike(0.0))
     assert SKEWED.adapt(later, 5) is later
     # A change of clusters before the start round is no reason to choose before it.
     early = dataclasses.replace(server, assignment_round=np.array([3, 3, 0, 0]))
@@ -102,11 +107,12 @@ def test_chosen_again_only_where_the_cluster_changed() -> None:
         prior=np.array([True, True, False, True]),
         assignment=np.array([1, 1, 0, 0]),
         assignment_round=np.array([6, 6, 0, 0]),
-        memory=Pairs.of(matrix).stored(OUTPUTS),
     )
+    moved = knowing(moved, matrix)
     # 0 and 1 are now together and alike. 2 and 3 are far apart, but their cluster is what it was.
-    assert SKEWED.adapt(moved, 6).prior.tolist() == [False, False, False, True]
-    assert SKEWED.adapt(moved, 7) is moved
+    again = SKEWED.adapt(moved, 6)
+    assert again.prior.tolist() == [False, False, False, True]
+    assert SKEWED.adapt(again, 7) is again
 
 
 def test_absent_newcomers_have_none_until_they_join() -> None:

@@ -18,10 +18,13 @@ from fedtsd.similarity import (
     OUTPUTS_AFTER,
     PUBLIC_COUNT,
     PUBLIC_SUM,
+    SIGNATURES,
     UPDATES,
     Similarity,
+    due,
     forget_updates,
     pairs_of,
+    signatures_of,
 )
 
 POLICY = Similarity(
@@ -278,3 +281,71 @@ def test_who_tells_nothing_is_not_measured() -> None:
     state = POLICY.measure_outputs(server(3), request, Reply(2, rows), public, pool)
     pairs = pairs_of(state, OUTPUTS)
     assert [end.tolist() for end in pairs.ends] == [[0], [2]]
+
+
+def sent_back(state: ServerState, clients: list[int], round: int, seed: int = 0):
+    """A round in which some clients come back with models of their own."""
+    rng = np.random.default_rng(seed)
+    models = {c: {"w": torch.from_numpy(rng.normal(size=2).astype(np.float32))} for c in clients}
+    sent = tuple(ClientRequest(c, int(state.assignment[c]), frozenset()) for c in clients)
+    got = tuple(ClientReply(c, model, 1) for c, model in models.items())
+    request = Request(round, Train((), None, None), state.centres, sent)
+    return POLICY.measure_updates(state, request, Reply(round, got))
+
+
+def test_signatures_are_kept_where_some_are_absent_and_only_there() -> None:
+    assert SIGNATURES not in sent_back(server(5), [0, 1, 2, 3, 4], 2).memory
+    state = sent_back(server(6), [0, 1, 2, 4], 3)
+    assert signatures_of(state).visits.tolist() == [3, 3, 3, 0, 3, 0]
+    assert len(pairs_of(state, UPDATES).keys) == 6  # pairs that met are measured all the same
+    assert not signatures_of(sent_back(server(6), [0, 1, 2, 4], 1)).visits.any()  # round 1
+
+
+def test_signatures_of_a_new_cluster_stay_and_those_of_a_joiner_do_not() -> None:
+    state = sent_back(server(8), list(range(7)), 3)
+    split = dataclasses.replace(
+        state,
+        centres=state.centres * 2,
+        assignment=np.array([0, 0, 0, 0, 1, 1, 1, 1]),
+        assignment_round=np.array([0, 0, 0, 4, 4, 4, 4, 4]),
+    )
+    left = signatures_of(forget_updates(split, 4))
+    assert left.visits.tolist() == [3, 3, 3, 0, 3, 3, 3, 0]
+    old = signatures_of(state).directions
+    assert np.array_equal(left.directions[:3], old[:3])
+    assert left.directions[4:7] == pytest.approx(old[4:7] - old[4:7].mean(axis=0), abs=1e-6)
+
+
+def known(n: int, *met: tuple[int, int], assignment: list[int] | None = None) -> ServerState:
+    matrix = np.full((n, n), np.nan)
+    for i, j in met:
+        matrix[i, j] = matrix[j, i] = 0.5
+    state = dataclasses.replace(server(n), memory=Pairs.of(matrix).stored(OUTPUTS))
+    return dataclasses.replace(state, assignment=np.array(assignment or [0] * n))
+
+
+def chosen_for(state: ServerState, round: int, chosen: list[int], coverage: float = 0.7) -> list:
+    return due(state, round, 4, coverage, np.array(chosen)).tolist()
+
+
+def test_nobody_is_chosen_for_before_enough_have_met_a_mate() -> None:
+    state = known(4, (0, 1))
+    assert chosen_for(state, 4, [0] * 4) == [False] * 4
+    state = known(4, (0, 1), (1, 2))
+    assert chosen_for(state, 3, [0] * 4) == [False] * 4
+    assert chosen_for(state, 4, [0] * 4) == [True, True, True, False]
+    # Once somebody was chosen for, the rest follow as they meet somebody.
+    assert chosen_for(known(4, (0, 1), (3, 1)), 9, [5, 5, 5, 0]) == [False, False, False, True]
+
+
+def test_who_is_alone_needs_no_mate_and_who_moved_is_due_again() -> None:
+    state = known(4, (0, 1), (1, 2), assignment=[0, 0, 0, 1])
+    assert chosen_for(state, 4, [0] * 4) == [True] * 4
+    moved = dataclasses.replace(state, assignment_round=np.array([0, 6, 0, 6]))
+    assert chosen_for(moved, 6, [4] * 4) == [False, True, False, True]
+    assert chosen_for(moved, 7, [4, 6, 4, 6]) == [False] * 4
+
+
+def test_absent_newcomers_do_not_count() -> None:
+    state = known(4, (0, 1), assignment=[0, 0, -1, -1])
+    assert chosen_for(state, 4, [0] * 4, coverage=1.0) == [True, True, False, False]

@@ -133,6 +133,12 @@ class Pairs:
         means = np.divide(total, known, out=np.full(len(total), np.nan), where=known > 0)
         return np.asarray(means.reshape(self.num_clients, count))
 
+    def met_mates(self, groups: NDArray[np.integer]) -> Ids:
+        """Return with how many others of its group each client [N] was measured."""
+        i, j = self.ends
+        mates = groups[i] == groups[j]
+        return np.bincount(np.concatenate([i[mates], j[mates]]), minlength=self.num_clients)
+
     def mean_to_mates(self, groups: NDArray[np.integer]) -> Values:
         """Return the mean [N] from each client to the others of its group; 0 if none is known."""
         i, j = self.ends

@@ -88,6 +88,17 @@ def silhouettes(distance: Array, tree: Array, most: int) -> dict[int, float]:
     return found
 
 
+def silhouette_of_each(distance: Array, labels: NDArray[np.integer]) -> Array:
+    """Silhouette [N] of each client in -1..1: above 0 if it is nearer to its mates than to others.
+
+    Labels must name at least two clusters.
+    """
+    # Lazily: scikit-learn takes a second to import.
+    from sklearn.metrics import silhouette_samples
+
+    return np.asarray(silhouette_samples(distance, labels, metric="precomputed"))
+
+
 def eject(labels: NDArray[np.integer], dissimilarity: Array, limit: float) -> Labels:
     """Move misfits to one residual cluster; returns new labels [N].
 

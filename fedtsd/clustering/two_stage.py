@@ -14,10 +14,12 @@ import numpy as np
 
 from fedtsd.clustering.hopkins import Hopkins
 from fedtsd.clustering.pairs import Pairs
-from fedtsd.clustering.policy import Quiet
+from fedtsd.clustering.policy import Question, Quiet
+from fedtsd.clustering.signatures import follows_visits
 from fedtsd.clustering.similarity import cosine_distance
-from fedtsd.clustering.split import eject, propose
-from fedtsd.server import ABSENT, Decision, ServerState, reassigned
+from fedtsd.clustering.split import eject, propose, renumber, silhouette_of_each
+from fedtsd.messages import Probe, Reply
+from fedtsd.server import ABSENT, Decision, ServerState, joined, reassigned, without_empty
 from fedtsd.similarity import (
     LANDMARKS,
     OUTPUTS,
@@ -25,10 +27,18 @@ from fedtsd.similarity import (
     UPDATES,
     forget_updates,
     pairs_of,
+    signatures_of,
 )
 
 STREAK = "two_stage.streak"
 UNPLACED = "two_stage.unplaced"
+STANDING = "two_stage.standing"
+SETTLED, PLACED, WAITING = 0, 1, 2
+"""PLACED: by its loss; it tries all models once more."""
+
+PROPOSED = "two_stage.proposed"
+AGREEMENT = 0.8
+"""Adjusted Rand index of two proposals in a row that count as the same."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,16 @@ class TwoStage(Quiet):
     residual cluster. Clusters below `min_clients` are never split: the test has no power there.
     Where the server compared clients with landmarks only, these are tested and split; the others
     follow to the nearest of the new clusters.
+
+    Where not all clients train in every round, signatures stand in for pairs that never met. A
+    cluster is tested once `coverage` of its members have one (stage 1: once as many have met each
+    other). Stage 2 then passes when the test is significant, the silhouette reaches
+    `signature_silhouette`, the last proposal was the same, and none of it follows the rounds of the
+    last visits. Clients without a signature, or with one nearer to that of another group than of
+    their own, wait in a cluster of their own. Before they train next,
+    they try all models, and go where the loss is below `moves_below` of that with their own; they
+    try once more after that. With `everybody_tries`, all clients do so in every round: who drifts
+    moves, for K downloads instead of one.
     """
 
     stage1: bool
@@ -53,8 +73,13 @@ class TwoStage(Quiet):
     significance: float
     stage1_silhouette: float
     stage2_silhouette: float
+    signature_silhouette: float
     hopkins_threshold: float
     eject_above: float
+    max_clusters: int
+    coverage: float
+    everybody_tries: bool
+    moves_below: float
     hopkins: Hopkins
 
     uses_outputs: ClassVar[bool] = True
@@ -66,12 +91,34 @@ class TwoStage(Quiet):
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if self.min_clients < 4:
             raise ValueError(f"min_clients: must be at least 4, got {self.min_clients}")
-        for name in ("significance", "hopkins_threshold", "eject_above"):
+        if self.max_clusters < 2:
+            raise ValueError(f"max_clusters: must be at least 2, got {self.max_clusters}")
+        for name in ("significance", "hopkins_threshold", "eject_above", "coverage", "moves_below"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must be in (0, 1], got {getattr(self, name)}")
-        for name in ("stage1_silhouette", "stage2_silhouette"):
+        for name in ("stage1_silhouette", "stage2_silhouette", "signature_silhouette"):
             if not -1 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must be in [-1, 1], got {getattr(self, name)}")
+
+    def question(
+        self, server: ServerState, clients: np.ndarray, round: int, look: bool
+    ) -> Question | None:
+        if len(server.centres) == 1:  # nothing to choose, nothing to send
+            return None
+        asked = clients if self.everybody_tries else clients[_standing(server)[clients] > SETTLED]
+        return Question(Probe(look), asked) if len(asked) else None
+
+    def answered(self, server: ServerState, reply: Reply) -> ServerState:
+        standing, clusters = _standing(server).copy(), {}
+        for row in reply.rows:
+            best = int(np.argmin(row.losses))
+            if row.losses[best] < self.moves_below * row.losses[server.assignment[row.client]]:
+                clusters[row.client] = best
+                standing[row.client] = PLACED
+            elif standing[row.client] == PLACED:
+                standing[row.client] = SETTLED
+        server = joined(_with_memory(server, STANDING, standing), clusters, reply.round)
+        return without_empty(server)
 
     def assign(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         server = dataclasses.replace(server, decisions=())
@@ -93,16 +140,17 @@ class TwoStage(Quiet):
         fresh = server.memory.get(OUTPUTS_ROUND, np.array([-1]))[0] == round
         outputs = pairs_of(server, OUTPUTS)
         measured = outputs.complete() if fresh else np.array([])
-        if len(measured) < self.min_clients:
+        enough = 0.0 if LANDMARKS in server.memory else self.coverage * len(server.present)
+        if len(measured) < max(self.min_clients, enough):
             return server
         divergence = outputs.block(measured)
         distance = np.sqrt(divergence)
-        proposal = propose(distance)
+        proposal = propose(distance, self.max_clusters)
         result = self.hopkins.test(distance, rng)
         passed = (
             result.p_value < self.significance and proposal.silhouette >= self.stage1_silhouette
         )
-        server, confirmed = self._confirm(server, 0, passed)
+        server, confirmed = self._confirm(server, server.members(0), passed)
         labels = eject(proposal.labels, divergence, self.eject_above)
         split = confirmed and labels.max() > 0
         decision = Decision(
@@ -123,21 +171,30 @@ class TwoStage(Quiet):
         return self._regroup(server, assignment, round)
 
     def _stage_two(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
-        updates = pairs_of(server, UPDATES)
-        assignment = server.assignment.copy()
+        assignment, standing = server.assignment.copy(), _standing(server).copy()
         next_cluster = len(server.centres)
         for cluster in range(len(server.centres)):
             members = server.members(cluster)
-            tested = _tested(server, updates, members)
+            tested, cosines, visits = self._tested(server, members, round)
             if len(tested) < self.min_clients:
                 continue
-            distance = cosine_distance(updates.block(tested))
-            proposal = propose(distance)
+            distance = cosine_distance(cosines)
+            proposal = propose(distance, self.max_clusters)
             result = self.hopkins.test(distance, rng)
-            passed = proposal.silhouette >= self.stage2_silhouette or (
-                result.value >= self.hopkins_threshold and result.p_value < self.significance
-            )
-            server, confirmed = self._confirm(server, cluster, passed)
+            significant = result.p_value < self.significance
+            if visits is None:
+                passed = proposal.silhouette >= self.stage2_silhouette or (
+                    significant and result.value >= self.hopkins_threshold
+                )
+            else:
+                server, again = _proposed_again(server, tested, proposal.labels)
+                passed = (
+                    significant
+                    and proposal.silhouette >= self.signature_silhouette
+                    and again
+                    and not follows_visits(proposal.labels, visits, rng)
+                )
+            server, confirmed = self._confirm(server, tested, passed)
             split = confirmed and proposal.labels.max() > 0
             decision = Decision(
                 2, cluster, len(members), int(proposal.labels.max()) + 1, proposal.silhouette,
@@ -145,19 +202,45 @@ class TwoStage(Quiet):
             )  # fmt: skip
             server = dataclasses.replace(server, decisions=(*server.decisions, decision))
             if split:
-                labels = _followed(updates, members, tested, proposal.labels)
+                labels = proposal.labels
+                if visits is not None:
+                    sure = silhouette_of_each(distance, labels) > 0
+                    tested, labels = tested[sure], renumber(labels[sure])
+                    standing[members] = np.where(np.isin(members, tested), SETTLED, WAITING)
+                labels = _followed(server, members, tested, labels)
                 assignment[members[labels > 0]] = next_cluster + labels[labels > 0] - 1
                 next_cluster += int(labels.max())
         if np.array_equal(assignment, server.assignment):
             return server
+        if standing.any():
+            server = _with_memory(server, STANDING, standing)
         return self._regroup(server, assignment, round)
 
-    def _confirm(self, server: ServerState, cluster: int, passed: bool) -> tuple[ServerState, bool]:
-        """Count passing rounds in a row of one cluster, held at each of its members."""
+    def _tested(
+        self, server: ServerState, members: np.ndarray, round: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return the members of a cluster to be tested, their cosines [C, C], their last visits.
+
+        All of them, or the landmarks among them, if these met all others; then visits are None.
+        Else those with a signature, if they are enough and one of them is new; else none.
+        """
+        updates = pairs_of(server, UPDATES)
+        known = updates.degrees(members) == len(members) - 1
+        if known.all() or LANDMARKS in server.memory:
+            return members[known], updates.block(members[known]), None
+        signatures = signatures_of(server)
+        visits = signatures.visits[members]
+        enough = (visits > 0).sum() >= self.coverage * len(members)
+        signed = members[visits > 0] if enough and visits.max() == round else members[:0]
+        return signed, signatures.cosines(signed), signatures.visits[signed]
+
+    def _confirm(
+        self, server: ServerState, clients: np.ndarray, passed: bool
+    ) -> tuple[ServerState, bool]:
+        """Count passing rounds in a row of one cluster, held at each of its tested members."""
         streak = server.memory.get(STREAK, np.zeros(server.num_clients, dtype=np.int64)).copy()
-        members = server.members(cluster)
-        streak[members] = streak[members].min() + 1 if passed else 0
-        confirmed = passed and bool(streak[members[0]] >= self.confirmations)
+        streak[clients] = streak[clients].max() + 1 if passed else 0
+        confirmed = passed and bool(streak[clients[0]] >= self.confirmations)
         return _with_memory(server, STREAK, streak), confirmed
 
     def _regroup(self, server: ServerState, assignment: np.ndarray, round: int) -> ServerState:
@@ -191,25 +274,41 @@ class TwoStage(Quiet):
         return np.where(near, means.argmin(axis=1), assignment), unplaced & ~near
 
 
-def _tested(server: ServerState, updates: Pairs, members: np.ndarray) -> np.ndarray:
-    """The members of a cluster to be tested: all, or its landmarks; none while pairs are missing.
-
-    A landmark was measured with every other member.
-    """
-    known = updates.degrees(members) == len(members) - 1
-    return members[known] if known.all() or LANDMARKS in server.memory else members[:0]
-
-
 def _followed(
-    updates: Pairs, members: np.ndarray, tested: np.ndarray, labels: np.ndarray
+    server: ServerState, members: np.ndarray, tested: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    """Labels of all members: who was not tested goes where updates are most like its own."""
-    groups = np.full(updates.num_clients, ABSENT)
+    """Labels of all members: who was not tested goes where updates are most like its own.
+
+    Where that cannot be known, as it never met some of the tested, to a label of its own.
+    """
+    updates = pairs_of(server, UPDATES)
+    groups = np.full(server.num_clients, ABSENT)
     groups[tested] = labels
     others = np.setdiff1d(members, tested)
-    if len(others):
+    if len(others) and LANDMARKS in server.memory:
         groups[others] = updates.means_to(groups)[others].argmax(axis=1)
+    elif len(others):
+        groups[others] = labels.max() + 1
     return np.asarray(groups[members])
+
+
+def _proposed_again(
+    server: ServerState, tested: np.ndarray, labels: np.ndarray
+) -> tuple[ServerState, bool]:
+    """Keep a proposal, and return whether it agrees with the last one of these clients."""
+    # Lazily: scikit-learn takes a second to import.
+    from sklearn.metrics import adjusted_rand_score
+
+    old = server.memory.get(PROPOSED, np.full(server.num_clients, ABSENT))
+    both = old[tested] != ABSENT
+    agreement = adjusted_rand_score(old[tested][both], labels[both]) if both.any() else 0.0
+    new = old.copy()
+    new[tested] = labels
+    return _with_memory(server, PROPOSED, new), bool(agreement >= AGREEMENT)
+
+
+def _standing(server: ServerState) -> np.ndarray:
+    return server.memory.get(STANDING, np.zeros(server.num_clients, dtype=np.int64))
 
 
 def _with_memory(server: ServerState, key: str, value: np.ndarray) -> ServerState:

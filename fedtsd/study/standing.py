@@ -65,8 +65,9 @@ def losers(results: Results) -> pd.DataFrame:
             gains = results.score.gain(both["ours"], both["alone"]).to_numpy(float)
             points = (results.score.scale * gains).round(10)
             lost = points[points < -LOSS]
-            samples = pd.Series(run.summary["test_samples_per_client"])
-            error = np.sqrt(2 * (pooled := both.mean(axis=1)) * (1 - pooled) / samples)
+            samples = pd.Series(run.summary["test_samples_per_client"]).reindex(both.index)
+            pooled = both.mean(axis=1).to_numpy(float)
+            error = np.sqrt(2 * pooled * (1 - pooled) / samples.to_numpy(float))
             beyond = both["alone"] - both["ours"] > NOISE * error
             rows.append(
                 {

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -6,11 +7,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedtsd.clustering import two_stage
 from fedtsd.clustering.pairs import Pairs
-from fedtsd.clustering.two_stage import UNPLACED, TwoStage
+from fedtsd.clustering.signatures import SIZE, Signatures
+from fedtsd.clustering.split import Proposal
+from fedtsd.clustering.two_stage import PLACED, SETTLED, STANDING, UNPLACED, WAITING, TwoStage
+from fedtsd.experiment import load_federation
 from fedtsd.launch import check, composed
+from fedtsd.messages import ClientReply, Probe, Reply
 from fedtsd.server import reassigned, start_state
-from fedtsd.similarity import LANDMARKS, OUTPUTS, OUTPUTS_ROUND, UPDATES, pairs_of
+from fedtsd.similarity import (
+    LANDMARKS,
+    OUTPUTS,
+    OUTPUTS_ROUND,
+    SIGNATURES,
+    UPDATES,
+    pairs_of,
+    signatures_of,
+)
+from tests.runs import run_toy
 
 POLICY: TwoStage = check(composed(["method=fedtsdp"])).clustering
 
@@ -37,13 +52,13 @@ def grouped(groups: np.ndarray, near: float, far: float, seed: int = 0) -> np.nd
     return matrix
 
 
-def rounds(state, numbers, fresh: bool = True):
+def rounds(state, numbers, fresh: bool = True, policy: TwoStage = POLICY):
     for r in numbers:
         if fresh and OUTPUTS in state.memory:
             state = dataclasses.replace(
                 state, memory={**state.memory, OUTPUTS_ROUND: np.array([r])}
             )
-        state = POLICY.assign(state, r, np.random.default_rng(r))
+        state = policy.assign(state, r, np.random.default_rng(r))
     return state
 
 
@@ -198,9 +213,12 @@ def test_who_is_no_landmark_follows_in_the_round_of_the_split() -> None:
     state = rounds(with_landmarks(server(18, outputs=matrix)), [3, 4])
     assert state.assignment.tolist() == GROUPS.tolist()
     assert not state.memory[UNPLACED].any()
-    # Without the mark, the same gaps are those of clients that were not there: they wait a round.
-    state = rounds(server(18, outputs=matrix), [3, 4])
-    assert len(state.centres) == 4
+    # Without the mark, the same gaps are those of clients that were not there. They wait a round,
+    # and half of all is too few to split by.
+    absent = server(18, outputs=matrix)
+    assert not rounds(absent, [3, 4]).decisions
+    few = dataclasses.replace(POLICY, coverage=0.5)
+    assert len(rounds(absent, [3, 4], policy=few).centres) == 4
 
 
 def test_who_is_near_no_landmark_waits() -> None:
@@ -247,3 +265,160 @@ def test_clusters_keep_their_numbers() -> None:
     # Cluster 1 is untouched: splitting cluster 0 must not rename it.
     assert state.assignment[10:].tolist() == [1] * 8
     assert state.assignment[:10].tolist() == [0] * 5 + [2] * 5
+
+
+PARTIAL = np.arange(24) % 2  # the groups of clients that never all meet
+
+
+def signed(
+    state,
+    round: int,
+    clients: np.ndarray,
+    groups: np.ndarray = PARTIAL,
+    noise: float = 0.3,
+    seed: int = 1,
+):
+    """Let clients come back from a round with signatures of their groups."""
+    ways = np.random.default_rng(0).normal(size=(int(groups.max()) + 1, SIZE)) / np.sqrt(SIZE)
+    rng = np.random.default_rng((seed, round))
+    old = signatures_of(state)
+    directions, visits = old.directions.copy(), old.visits.copy()
+    directions[clients] = ways[groups[clients]] + noise * rng.normal(
+        size=(len(clients), SIZE)
+    ) / np.sqrt(SIZE)
+    visits[clients] = round
+    told = Signatures(directions, visits).stored(SIGNATURES)
+    return dataclasses.replace(state, memory={**state.memory, **told})
+
+
+def visited(state, numbers, cohort: int = 6, known: int = 18, **how):
+    """Rounds in which six of the first `known` clients come, in turns."""
+    for r in numbers:
+        clients = np.arange(cohort * r, cohort * (r + 1)) % known
+        state = signed(state, r, clients, **how)
+        state = POLICY.assign(state, r, np.random.default_rng(r))
+    return state
+
+
+def test_clients_that_never_met_are_split_by_signatures() -> None:
+    state = visited(server(24), range(2, 6), known=24)
+    assert not state.decisions[0].passed  # nobody proposed the same before
+    state = visited(state, [6], known=24)
+    assert state.decisions[0].passed
+    assert not state.decisions[0].split
+    state = visited(state, [7], known=24)
+    assert state.decisions[0].split
+    assert state.assignment.tolist() == PARTIAL.tolist()
+    assert STANDING not in state.memory  # nobody waits
+    # Signatures stay, centred in the new clusters.
+    left = signatures_of(state)
+    assert (left.visits > 0).all()
+    assert left.directions[PARTIAL == 0].mean(axis=0) == pytest.approx(np.zeros(SIZE), abs=1e-7)
+
+
+def test_before_enough_have_come_nothing_is_tested() -> None:
+    assert not visited(server(24), range(5, 12), known=12).decisions  # .5 of them
+    assert visited(server(24), range(5, 12), known=15).decisions
+
+
+def test_without_a_new_signature_there_is_no_new_test() -> None:
+    state = visited(server(24), range(2, 7), known=24)
+    again = POLICY.assign(state, 7, np.random.default_rng(7))
+    assert not again.decisions
+    assert len(again.centres) == 1
+
+
+def test_one_direction_for_all_is_no_structure() -> None:
+    state = visited(server(24), range(2, 20), groups=np.zeros(24, dtype=int), known=24)
+    assert state.decisions
+    assert len(state.centres) == 1
+
+
+def test_a_proposal_that_changes_does_not_pass() -> None:
+    state = visited(server(24), range(2, 7), known=24)
+    other = signed(state, 7, np.arange(24), groups=np.arange(24) // 12)
+    other = POLICY.assign(other, 7, np.random.default_rng(7))
+    assert not other.decisions[0].passed
+    assert other.decisions[0].silhouette > POLICY.signature_silhouette
+
+
+def test_groups_that_are_rounds_do_not_pass() -> None:
+    state = server(24)
+    for r in range(2, 12):
+        came = np.flatnonzero(np.arange(24) // 6 == r % 4)
+        # Updates of one round are alike, and nothing else is.
+        state = signed(state, r, came, groups=np.arange(24) // 6)
+        state = POLICY.assign(state, r, np.random.default_rng(r))
+    assert state.decisions[0].silhouette > 0.3
+    assert not state.decisions[0].passed
+    assert len(state.centres) == 1
+
+
+def waiting_state():
+    """Clients 18 to 23 have never come when the others are split."""
+    state = visited(server(24), range(3, 10))
+    assert len(state.centres) == 3
+    return state
+
+
+def test_who_never_came_waits_and_is_asked() -> None:
+    state = waiting_state()
+    assert state.assignment[:18].tolist() == PARTIAL[:18].tolist()
+    assert state.members(2).tolist() == list(range(18, 24))
+    assert (state.memory[STANDING][18:] == WAITING).all()
+    question = POLICY.question(state, np.array([3, 18, 20]), 10, look=False)
+    assert question is not None
+    assert question.clients.tolist() == [18, 20]
+    assert question.task == Probe(look=False)
+    assert POLICY.question(state, np.array([3, 4]), 10, look=False) is None
+    everybody = dataclasses.replace(POLICY, everybody_tries=True)
+    assert everybody.question(state, np.array([3, 18]), 10, True).clients.tolist() == [3, 18]
+    assert everybody.question(server(24), np.array([3, 18]), 1, True) is None
+
+
+def told(round: int, **losses: list[float]) -> Reply:
+    rows = (ClientReply(int(c[1:]), {}, 1, losses=np.array(v)) for c, v in losses.items())
+    return Reply(round, tuple(rows))
+
+
+def test_who_waits_goes_where_the_loss_is_clearly_lower() -> None:
+    state = POLICY.answered(
+        waiting_state(),
+        told(12, c18=[0.4, 0.9, 1.0], c19=[1.0, 0.91, 1.0], c20=[0.95, 0.89, 1.0]),
+    )
+    assert state.assignment[18:21].tolist() == [0, 2, 1]
+    assert state.memory[STANDING][18:21].tolist() == [PLACED, WAITING, PLACED]
+    assert state.assignment_round[18:21].tolist() == [12, state.assignment_round[19], 12]
+    # Once more: 18 finds that it belongs elsewhere, 20 stays, and is asked no more.
+    state = POLICY.answered(state, told(14, c18=[1.0, 0.5, 1.0], c20=[0.5, 0.49, 1.0]))
+    assert state.assignment[[18, 20]].tolist() == [1, 1]
+    assert state.memory[STANDING][[18, 20]].tolist() == [PLACED, SETTLED]
+
+
+def test_a_cluster_that_all_have_left_is_gone() -> None:
+    state = waiting_state()
+    losses = {f"c{c}": [0.1, 1.0, 1.0] for c in range(18, 24)}
+    state = POLICY.answered(state, told(12, **losses))
+    assert len(state.centres) == 2
+    assert state.assignment[18:].tolist() == [0] * 6
+
+
+def test_who_is_nearer_to_another_group_waits(monkeypatch) -> None:
+    proposed = PARTIAL.copy()
+    proposed[5] = 0  # where it does not belong
+    monkeypatch.setattr(two_stage, "propose", lambda *_: Proposal(proposed, 0.3))
+    state = visited(server(24), range(2, 8), known=24)
+    assert state.decisions[0].split
+    assert (state.memory[STANDING] == WAITING).nonzero()[0].tolist() == [5]
+    assert state.members(2).tolist() == [5]
+
+
+def test_a_run_with_small_cohorts_finds_planted_groups(config, tmp_path) -> None:
+    cfg = config(
+        "method=fedtsdp", "partition=iid", "partition.num_clients=24", "cohort.size=8",
+        "shift=permuted_labels", "shift.num_groups=2", "rounds=16", "eval_every=16",
+        "similarity.public_batch=20", "training.lr=0.1", "training.epochs=3",
+    )  # fmt: skip
+    run_toy(cfg, load_federation(cfg), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["agreement_with_planted_groups"]["adjusted_rand_index"] > 0.8
