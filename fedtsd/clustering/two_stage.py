@@ -12,12 +12,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedtsd.clustering.hopkins import Hopkins
+from fedtsd.clustering.hopkins import Hopkins, HopkinsResult
 from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.policy import Question, Quiet
 from fedtsd.clustering.signatures import follows_visits
 from fedtsd.clustering.similarity import cosine_distance
-from fedtsd.clustering.split import eject, propose, renumber, silhouette_of_each
+from fedtsd.clustering.split import Proposal, eject, propose, renumber, silhouette_of_each
 from fedtsd.messages import Probe, Reply
 from fedtsd.server import ABSENT, Decision, ServerState, joined, reassigned, without_empty
 from fedtsd.similarity import (
@@ -42,6 +42,19 @@ AGREEMENT = 0.8
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """What is known of a cluster's updates.
+
+    clients: int64 [C], those of whom it is known. cosines: float64 [C, C]. visits: int64 [C], the
+    rounds in which they last came, if not all of them have met; None if they have.
+    """
+
+    clients: np.ndarray
+    cosines: np.ndarray
+    visits: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class TwoStage(Quiet):
     """Split by outputs while there is one cluster, then split each cluster by updates.
 
@@ -58,10 +71,10 @@ class TwoStage(Quiet):
     other). Stage 2 then passes when the test is significant, the silhouette reaches
     `signature_silhouette`, the last proposal was the same, and none of it follows the rounds of the
     last visits. Clients without a signature, or with one nearer to that of another group than of
-    their own, wait in a cluster of their own. Before they train next,
-    they try all models, and go where the loss is below `moves_below` of that with their own; they
-    try once more after that. With `everybody_tries`, all clients do so in every round: who drifts
-    moves, for K downloads instead of one.
+    their own, wait in a cluster of their own. Before they train next, they try all models, and go
+    where the loss is below `moves_below` of that with their own; they try once more after that.
+    With `everybody_tries`, all clients do so in every round: who drifts moves, for K downloads
+    instead of one.
     """
 
     stage1: bool
@@ -175,64 +188,75 @@ class TwoStage(Quiet):
         next_cluster = len(server.centres)
         for cluster in range(len(server.centres)):
             members = server.members(cluster)
-            tested, cosines, visits = self._tested(server, members, round)
-            if len(tested) < self.min_clients:
+            seen = self._seen(server, members, round)
+            if len(seen.clients) < self.min_clients:
                 continue
-            distance = cosine_distance(cosines)
+            distance = cosine_distance(seen.cosines)
             proposal = propose(distance, self.max_clusters)
             result = self.hopkins.test(distance, rng)
-            significant = result.p_value < self.significance
-            if visits is None:
-                passed = proposal.silhouette >= self.stage2_silhouette or (
-                    significant and result.value >= self.hopkins_threshold
-                )
-            else:
-                server, again = _proposed_again(server, tested, proposal.labels)
-                passed = (
-                    significant
-                    and proposal.silhouette >= self.signature_silhouette
-                    and again
-                    and not follows_visits(proposal.labels, visits, rng)
-                )
-            server, confirmed = self._confirm(server, tested, passed)
+            server, passed = self._passes(server, seen, proposal, result, rng)
+            server, confirmed = self._confirm(server, seen.clients, passed)
             split = confirmed and proposal.labels.max() > 0
             decision = Decision(
                 2, cluster, len(members), int(proposal.labels.max()) + 1, proposal.silhouette,
                 result.value, result.p_value, passed, bool(split),
             )  # fmt: skip
             server = dataclasses.replace(server, decisions=(*server.decisions, decision))
-            if split:
-                labels = proposal.labels
-                if visits is not None:
-                    sure = silhouette_of_each(distance, labels) > 0
-                    tested, labels = tested[sure], renumber(labels[sure])
-                    standing[members] = np.where(np.isin(members, tested), SETTLED, WAITING)
-                labels = _followed(server, members, tested, labels)
-                assignment[members[labels > 0]] = next_cluster + labels[labels > 0] - 1
-                next_cluster += int(labels.max())
+            if not split:
+                continue
+            if seen.visits is None:
+                labels = _followed(server, members, seen.clients, proposal.labels)
+            else:
+                sure = silhouette_of_each(distance, proposal.labels) > 0
+                labels = np.full(len(members), ABSENT)
+                labels[np.isin(members, seen.clients[sure])] = renumber(proposal.labels[sure])
+                waits = labels == ABSENT
+                standing[members] = np.where(waits, WAITING, SETTLED)
+                labels[waits] = labels.max() + 1
+            assignment[members[labels > 0]] = next_cluster + labels[labels > 0] - 1
+            next_cluster += int(labels.max())
         if np.array_equal(assignment, server.assignment):
             return server
         if standing.any():
             server = _with_memory(server, STANDING, standing)
         return self._regroup(server, assignment, round)
 
-    def _tested(
-        self, server: ServerState, members: np.ndarray, round: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return the members of a cluster to be tested, their cosines [C, C], their last visits.
-
-        All of them, or the landmarks among them, if these met all others; then visits are None.
-        Else those with a signature, if they are enough and one of them is new; else none.
+    def _seen(self, server: ServerState, members: np.ndarray, round: int) -> _Seen:
+        """What is known of the members of a cluster: of all of them, or the landmarks among them,
+        if these met all others; else of those with a signature, if they are enough and one of them
+        is new; else of nobody.
         """
         updates = pairs_of(server, UPDATES)
         known = updates.degrees(members) == len(members) - 1
         if known.all() or LANDMARKS in server.memory:
-            return members[known], updates.block(members[known]), None
+            return _Seen(members[known], updates.block(members[known]), None)
         signatures = signatures_of(server)
         visits = signatures.visits[members]
         enough = (visits > 0).sum() >= self.coverage * len(members)
         signed = members[visits > 0] if enough and visits.max() == round else members[:0]
-        return signed, signatures.cosines(signed), signatures.visits[signed]
+        return _Seen(signed, signatures.cosines(signed), signatures.visits[signed])
+
+    def _passes(
+        self,
+        server: ServerState,
+        seen: _Seen,
+        proposal: Proposal,
+        result: HopkinsResult,
+        rng: np.random.Generator,
+    ) -> tuple[ServerState, bool]:
+        """Return whether a proposal is good enough for this round, and the state that knows it."""
+        significant = result.p_value < self.significance
+        if seen.visits is None:
+            sharp = significant and result.value >= self.hopkins_threshold
+            return server, bool(sharp or proposal.silhouette >= self.stage2_silhouette)
+        server, again = _proposed_again(server, seen.clients, proposal.labels)
+        passed = (
+            again
+            and significant
+            and proposal.silhouette >= self.signature_silhouette
+            and not follows_visits(proposal.labels, seen.visits, rng)
+        )
+        return server, bool(passed)
 
     def _confirm(
         self, server: ServerState, clients: np.ndarray, passed: bool
@@ -277,18 +301,13 @@ class TwoStage(Quiet):
 def _followed(
     server: ServerState, members: np.ndarray, tested: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
-    """Labels of all members: who was not tested goes where updates are most like its own.
-
-    Where that cannot be known, as it never met some of the tested, to a label of its own.
-    """
-    updates = pairs_of(server, UPDATES)
+    """Labels of all members: who was not tested goes where updates are most like its own."""
     groups = np.full(server.num_clients, ABSENT)
     groups[tested] = labels
     others = np.setdiff1d(members, tested)
-    if len(others) and LANDMARKS in server.memory:
+    if len(others):
+        updates = pairs_of(server, UPDATES)
         groups[others] = updates.means_to(groups)[others].argmax(axis=1)
-    elif len(others):
-        groups[others] = labels.max() + 1
     return np.asarray(groups[members])
 
 
