@@ -105,9 +105,10 @@ def _follows_severity(node: Any) -> bool:
 def key_of(resolved: Mapping[str, Any]) -> str:
     """Return eight hex digits that name the run of a resolved config: equal results, equal key.
 
-    People's own files count by what they are, so that a run on changed data is another run.
+    People's own files count by what they are, so that a run on changed data is another run. A part
+    that is null does not count: runs keep their key when a new part is added that is null in them.
     """
-    kept = {key: value for key, value in resolved.items() if key not in IDLE_KEYS}
+    kept = {k: v for k, v in resolved.items() if k not in IDLE_KEYS and v is not None}
     kept["engine"] = _without_workers(kept["engine"])
     files = sorted(files_of(kept).values())
     return digest([kept, files] if files else kept)

@@ -126,6 +126,14 @@ def test_a_knob_set_by_hand_and_the_same_by_severity_are_one_run() -> None:
     assert by_hand != key_of(resolve(composed([])))
 
 
+def test_a_part_that_is_null_leaves_the_key_as_it_is() -> None:
+    plain = resolve(composed([]))
+    assert plain["drift"] is None
+    without = {key: value for key, value in plain.items() if key != "drift"}
+    assert key_of(without) == key_of(plain) == key_of({**plain, "later": None})
+    assert key_of({**plain, "later": {"_target_": "x"}}) != key_of(plain)
+
+
 def test_changed_files_are_another_run(outputs) -> None:
     write_clinics(outputs / "clinics")
     before = key_of(resolve(composed(list(TABLE))))
