@@ -10,6 +10,7 @@ GROUPS = (
     "sizes",
     "shift",
     "drift",
+    "attack",
     "public",
     "model",
     "clustering",

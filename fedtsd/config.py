@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fedtsd.aggregation import Aggregation
+from fedtsd.attack import Attack
 from fedtsd.clients.engine import EngineSpec, choose_device
 from fedtsd.clients.solvers.solver import Solver
 from fedtsd.clustering.policy import Clustering
@@ -121,6 +122,7 @@ class Config:
     partition: Partition
     shift: Shift | None
     drift: Drift | None
+    attack: Attack | None
     public: PublicSource
     split: Shares
     model: ModelSpec
@@ -178,6 +180,8 @@ class Config:
         if self.shift is not None:
             _under("shift", self.shift.check, facts)
         self._check_clients(facts, facts.num_samples - held_out)
+        if self.attack is not None:
+            _under("attack", self.attack.check, facts.regression)
         model = _under("model", self.model.build, facts.shape, facts.num_outputs)
         layers = layers_of(model, self.personalization.separates)
         _under("personalization", self.personalization.check, layers)
@@ -219,11 +223,14 @@ class Config:
             raise ValueError(
                 f"cohort.size: must be null or 1 to the {present} clients there are, got {size}"
             )
-        if self.evaluation.clients is not None and self.evaluation.clients > present:
+        lying = 0 if self.attack is None else self.attack.num_attackers(num_clients)
+        if self.evaluation.clients is not None and self.evaluation.clients > present - lying:
             raise ValueError(
-                f"evaluation.clients: must be null or 1 to the {present} clients there are, got "
-                f"{self.evaluation.clients}"
+                f"evaluation.clients: must be null or 1 to the {present - lying} clients there are"
+                f"{' beside attackers' if lying else ''}, got {self.evaluation.clients}"
             )
+        if lying >= present:
+            raise ValueError(f"attack.share: leaves none of {present} clients that is honest")
         if present < 1:
             raise ValueError(f"cohort.newcomers: leaves none of {num_clients} clients to train")
         if joining is not None and joining > self.rounds:

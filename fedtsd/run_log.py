@@ -37,4 +37,8 @@ def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) 
         f"{len(federation.public)} public samples"
     )
     notes = [f"data: {note}" for note in federation.notes]
+    if config.attack is not None:
+        lying = np.flatnonzero(config.attack.attackers(federation.num_clients, config.seed))
+        kind = type(config.attack).__name__
+        notes.append(f"attack: {kind} by clients {lying.tolist()}, who are in no score")
     return [first, f"skew: {skew_of(federation).in_words(federation.regression)}", *notes]

@@ -56,6 +56,7 @@ def summarise(
         "agreement_with_planted_groups": _agreement(path, final),
         "skew": dataclasses.asdict(skew_of(federation)),
         "drift": _drift(federation),
+        "attackers": _attackers(config, federation),
         "notes": list(federation.notes),
         "layers": [layer.name for layer in layers],
         "personal_layers": final.sort_values("client")["personal_layers"].tolist(),
@@ -114,6 +115,14 @@ def _drift(federation: Federation) -> dict[str, Any] | None:
     if federation.drift_round is None:
         return None
     return {"round": federation.drift_round, "clients": sorted(federation.moves)}
+
+
+def _attackers(config: Config, federation: Federation) -> list[int]:
+    """Return the ids of the clients that lie; they are in no score."""
+    if config.attack is None:
+        return []
+    found = config.attack.attackers(federation.num_clients, config.seed)
+    return [client for client, lies in enumerate(found.tolist()) if lies]
 
 
 def _gain(scores: "pd.Series", config: Config, score: Score) -> dict[str, Any] | None:

@@ -1,11 +1,14 @@
 """What every engine is built from."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
+from fedtsd.attack import Attack
 from fedtsd.clients.solvers.solver import Solver
 from fedtsd.data.federation import Federation
 from fedtsd.messages import Engine
@@ -22,7 +25,8 @@ class ClientSide:
     model: the network, with the initial tensors that every client starts from.
     keeps: what clients store after training: the tensors that may be personal, and those that the
     solver keeps for itself.
-    cohort_size: how many clients train in a round. solver: how they train.
+    cohort_size: how many clients train in a round. solver: how they train. attack: how some of them
+    lie, if any do.
     """
 
     federation: Federation
@@ -34,6 +38,15 @@ class ClientSide:
     precision: Precision
     cohort_size: int
     solver: Solver
+    attack: Attack | None = None
+
+    @cached_property
+    def attackers(self) -> frozenset[int]:
+        """The ids of the clients that lie."""
+        if self.attack is None:
+            return frozenset()
+        found = self.attack.attackers(self.federation.num_clients, self.seed)
+        return frozenset(np.flatnonzero(found).tolist())
 
     @property
     def initial(self) -> Tensors:

@@ -80,7 +80,7 @@ class StackedEngine:
         self._data = side.federation.to(side.device)
         self._store = ClientStore(side.initial, side.keeps, clients)
         self._workplace = StackedWorkplace(side, self._data, self._store, room, graphs)
-        self._plain = side.solver.plain
+        self._plain = side.solver.plain and side.attack is None
         self._side = side
         self._reference: SequentialEngine | None = None
 

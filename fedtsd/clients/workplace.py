@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fedtsd.attack import Attack
 from fedtsd.clients import local
 from fedtsd.clients.engine import ClientSide
 from fedtsd.clients.head import features_and_logits, fit_head
@@ -64,6 +65,9 @@ class Workplace:
         """Let a client train; what it sends of its model is left in the network."""
         started = time.perf_counter()
         split = self._data.data_of(row.client, request.round).train
+        lies = self._side.attack if row.client in self._side.attackers else None
+        if lies is not None:
+            split = lies.taught(split, self._data.num_outputs)
         bench = self._bench(request, row, split, task.phases, "train")
         num_samples = self._side.solver.train(bench)
         outputs = None
@@ -72,6 +76,8 @@ class Workplace:
             chosen = self._data.public[public.to(self._data.public.device)]
             outputs = local.public_outputs(self._forward, chosen, self._data.regression)
         self._store.put(row.client, {**self.tensors, **bench.kept})
+        if lies is not None:
+            self._tell(lies, request, row, bench)
         seconds = time.perf_counter() - started
         return ClientReply(row.client, bench.sent, len(split), num_samples, seconds, outputs)
 
@@ -108,6 +114,14 @@ class Workplace:
         if isinstance(request.task, Describe):
             return self.describe(request, request.task, row)
         return self.probe(request, row)
+
+    @torch.no_grad()
+    def _tell(self, lies: Attack, request: Request, row: ClientRequest, bench: Workbench) -> None:
+        """Put in the network's shared tensors what an attacker sends in their place."""
+        trained = {n: tensor for n, tensor in self.tensors.items() if n not in row.personal}
+        rng = torch_rng(self._side.seed, "attack", request.round, row.client)
+        for name, tensor in lies.sent(trained, bench.received, rng).items():
+            self.tensors[name].copy_(tensor)
 
     def _outputs(
         self, request: Request, task: Evaluate, row: ClientRequest, stage: str
