@@ -20,6 +20,7 @@ from fedtsd.catalogue import GROUPS, conf_dir, options
 from fedtsd.config import Config, parse
 from fedtsd.data.files import fingerprint
 from fedtsd.errors import ConfigError
+from fedtsd.messages import HEADED
 from fedtsd.schema import unknown
 from fedtsd.summary import check_local_run
 
@@ -107,9 +108,13 @@ def key_of(resolved: Mapping[str, Any]) -> str:
 
     People's own files count by what they are, so that a run on changed data is another run. A part
     that is null does not count: runs keep their key when a new part is added that is null in them.
+    Nor does how heads are fitted, where no stage has one.
     """
     kept = {k: v for k, v in resolved.items() if k not in IDLE_KEYS and v is not None}
     kept["engine"] = _without_workers(kept["engine"])
+    evaluation = kept["evaluation"]
+    if not set(HEADED) & set(evaluation["stages"]):
+        kept["evaluation"] = {k: v for k, v in evaluation.items() if k != "head"}
     files = sorted(files_of(kept).values())
     return digest([kept, files] if files else kept)
 

@@ -16,7 +16,7 @@ from fedtsd.data.federation import Deal, Shares
 from fedtsd.data.pool import Partition
 from fedtsd.data.public import PublicSource
 from fedtsd.data.shift import Shift
-from fedtsd.messages import STAGES
+from fedtsd.messages import HEADED, STAGES
 from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
 from fedtsd.precision import Precision
@@ -195,7 +195,7 @@ class Config:
         _under("clustering", self.clustering.check, num_clients, has_groups)
         if facts.regression and not isinstance(self.prior, NoPrior):
             raise ValueError("prior: needs classes, and the target of this data set is a number")
-        if facts.regression and {"headed", "ensembled"} & set(self.evaluation.stages):
+        if facts.regression and set(HEADED) & set(self.evaluation.stages):
             raise ValueError(
                 "evaluation.stages: headed and ensembled need classes, and the target of this data "
                 "set is a number"
@@ -229,7 +229,7 @@ class Config:
                 f"evaluation.clients: must be null or 1 to the {present - lying} clients there are"
                 f"{' beside attackers' if lying else ''}, got {self.evaluation.clients}"
             )
-        if lying >= present:
+        if 0 < present <= lying:
             raise ValueError(f"attack.share: leaves none of {present} clients that is honest")
         if present < 1:
             raise ValueError(f"cohort.newcomers: leaves none of {num_clients} clients to train")

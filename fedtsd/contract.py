@@ -14,7 +14,7 @@ from fedtsd.channel import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE
 from fedtsd.compose import check, composed
 from fedtsd.config import Config
 from fedtsd.errors import ConfigError
-from fedtsd.messages import Describe, Probe
+from fedtsd.messages import HEADED, Describe, Probe
 from fedtsd.models import Layer, layers_of, tensors_of
 from fedtsd.prior import NoPrior
 from fedtsd.schema import unknown
@@ -83,7 +83,7 @@ def contract_of(config: Config) -> Contract:
         up.append(SENT_SUBSPACE)
     solver = {name.split("/")[0] for name in config.solver.private(tensors)}
     prior = [] if isinstance(config.prior, NoPrior) else ["log prior of its labels"]
-    heads = ["residual head"] if config.evaluation.stages[-1] in ("headed", "ensembled") else []
+    heads = ["residual head"] if config.evaluation.stages[-1] in HEADED else []
     return Contract(
         shared=_names(layers, ~may_keep),
         adaptive=_names(layers, may_keep & ~at_start),

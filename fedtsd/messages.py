@@ -28,6 +28,10 @@ mean of the probabilities of `personalized` and `tuned`, each with a head of its
 asked for is served."""
 
 
+HEADED = ("headed", "ensembled")
+"""The stages that have a head."""
+
+
 @dataclass(frozen=True)
 class ClientRequest:
     """What one client is told.

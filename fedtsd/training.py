@@ -36,8 +36,9 @@ class Phase:
 class Head:
     """A residual head: a linear map of a model's last features, added to its logits.
 
-    It is fitted from zero on the client's training samples by cross-entropy with a penalty of
-    ridge / 2 ||weights||^2, and never leaves the client. Only clients whose own label law is skewed
+    It is fitted from zero on the client's training samples by their summed cross-entropy with a
+    penalty of ridge / 2 ||weights||^2, and never leaves the client. The sum, not the mean: what few
+    samples say is then believed less. Only clients whose own label law is skewed
     have one: its Jensen-Shannon divergence from the uniform law, in 0..1, is above `skew_above`.
     """
 

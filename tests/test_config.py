@@ -134,6 +134,13 @@ def test_a_part_that_is_null_leaves_the_key_as_it_is() -> None:
     assert key_of({**plain, "later": {"_target_": "x"}}) != key_of(plain)
 
 
+def test_how_heads_are_fitted_counts_where_there_is_one() -> None:
+    plain, headed = [], ["evaluation.stages=[personalized,headed]"]
+    other = "evaluation.head.ridge=7"
+    assert key_of(resolve(composed(plain))) == key_of(resolve(composed([*plain, other])))
+    assert key_of(resolve(composed(headed))) != key_of(resolve(composed([*headed, other])))
+
+
 def test_changed_files_are_another_run(outputs) -> None:
     write_clinics(outputs / "clinics")
     before = key_of(resolve(composed(list(TABLE))))

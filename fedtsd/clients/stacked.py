@@ -21,6 +21,7 @@ from fedtsd.clients.stacked_workplace import Chunk, StackedWorkplace
 from fedtsd.clients.store import ClientStore
 from fedtsd.errors import EngineError
 from fedtsd.messages import (
+    HEADED,
     ClientReply,
     ClientRequest,
     Describe,
@@ -111,7 +112,7 @@ class StackedEngine:
     def _stacks(self, task: Task) -> bool:
         """Whether a task is done side by side."""
         if isinstance(task, Evaluate):
-            return self._plain and not {"headed", "ensembled"} & set(task.stages)
+            return self._plain and not set(HEADED) & set(task.stages)
         return self._plain and not isinstance(task, Describe)
 
     def _one_by_one(self, request: Request) -> Reply:

@@ -20,7 +20,7 @@ from fedtsd.modules import LogPrior
 from fedtsd.seeding import torch_rng
 from fedtsd.training import Head
 
-ANYBODY = Head(ridge=0.1, skew_above=0.0)
+ANYBODY = Head(ridge=5.0, skew_above=0.0)  # 0.1 a sample, where there are 50
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ SHAPES = [(40, 3, 3, None), (60, 8, 5, 3), (12, 30, 4, None), (30, 5, 3, 1), (1,
 @pytest.mark.parametrize("ridge", [0.001, 0.1, 10.0])
 def test_the_fit_is_the_optimum(n, width, classes, held, ridge) -> None:
     model, split = given_features(width, classes), samples(n, width, classes, held=held)
-    head = fit_head(model, split, Head(ridge, 0.0))
+    head = fit_head(model, split, Head(ridge * n, 0.0))
     z = features_and_logits(model, split.inputs)[1].double().numpy()
     x, y = scaled(split), split.labels.numpy()
     slope = gradient(x, z, y, head.weights.numpy(), head.bias.numpy(), ridge)
@@ -110,6 +110,18 @@ def test_the_fit_is_that_of_a_direct_solver() -> None:
     np.testing.assert_allclose(head.bias.numpy(), best[12:], atol=2e-3)
     mine = objective(np.concatenate([head.weights.ravel().numpy(), head.bias.numpy()]))[0]
     assert mine <= objective(best)[0] + 1e-6
+
+
+def test_what_few_samples_say_is_believed_less() -> None:
+    model = given_features(4, 3)
+    many, few = samples(400, 4, 3), samples(400, 4, 3)
+    few = Split(few.inputs[:20], few.labels[:20])
+    large, small = (fit_head(model, one, Head(30.0, 0.0)) for one in (many, few))
+    assert small.weights.norm() < 0.5 * large.weights.norm()
+    # The same samples twice count twice.
+    twice = Split(few.inputs.repeat(2, 1), few.labels.repeat(2))
+    other = fit_head(model, twice, Head(60.0, 0.0))
+    np.testing.assert_allclose(other.weights.numpy(), small.weights.numpy(), atol=2e-3)
 
 
 def test_beside_no_logits_it_is_the_ridge_regression_of_scikit_learn() -> None:
@@ -147,7 +159,7 @@ def test_certain_and_wrong_models_are_corrected() -> None:
     with torch.no_grad():
         model.fc.weight.zero_()
         model.fc.bias.copy_(torch.tensor([-60.0, -90.0, 0.0]))
-    head = fit_head(model, split, ANYBODY)
+    head = fit_head(model, split, Head(9.0, 0.0))
     z = features_and_logits(model, split.inputs)[1].double().numpy()
     slope = gradient(
         scaled(split), z, split.labels.numpy(), head.weights.numpy(), head.bias.numpy(), 0.1
