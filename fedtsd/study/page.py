@@ -122,9 +122,10 @@ def _head(
         return lines
     told = yaml.safe_load(path.read_text())
     rows = [
-        f"| {results.labels.get(name, name)} | {_words(facts['chosen'])} | "
+        f"| {results.labels[name]} | {_words(facts['chosen'])} | "
         f"{'; '.join(_tried(point) for point in facts['points'])} |"
         for name, facts in told["methods"].items()
+        if name in results.methods
     ]
     return [
         *lines,
