@@ -96,10 +96,12 @@ def test_an_experiment_is_overridden_by_the_command_line(config) -> None:
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_severity_wins_over_an_experiment(experiment: str, config) -> None:
-    usual = config(f"experiment={experiment}").partition
-    severe = config(f"experiment={experiment}", "severity=severe").partition
-    mild = config(f"experiment={experiment}", "severity=mild").partition
-    assert mild not in (usual, severe)
+    mild, severe, extreme = (
+        config(f"experiment={experiment}", f"severity={level}").partition
+        for level in ("mild", "severe", "extreme")
+    )
+    assert mild not in (severe, extreme)
+    assert severe != extreme
 
 
 def test_severity_sets_every_knob_that_is_there(config) -> None:
