@@ -9,7 +9,7 @@ Shapes: C members of a cluster that share a tensor, D numbers of a model.
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,12 +56,7 @@ class _ByCoordinate(_Robust):
     """Every number of the model by itself, from whoever shares its tensor."""
 
     def combined(self, centre: Tensors, rows: Sequence[ClientReply]) -> dict[str, Tensor]:
-        found = {}
-        for name, old in centre.items():
-            sent = [row.tensors[name] for row in rows if name in row.tensors]
-            if sent:
-                found[name] = self.middle(torch.stack(sent).double()).to(old.dtype)
-        return found
+        return by_tensor(centre, rows, self.middle)
 
     @abstractmethod
     def middle(self, values: Tensor) -> Tensor:
@@ -114,12 +109,7 @@ class MultiKrum(_Robust):
 
     def combined(self, centre: Tensors, rows: Sequence[ClientReply]) -> dict[str, Tensor]:
         kept = [rows[i] for i in self.chosen(rows)]
-        found = {}
-        for name, old in centre.items():
-            sent = [row.tensors[name] for row in kept if name in row.tensors]
-            if sent:
-                found[name] = torch.stack(sent).double().mean(dim=0).to(old.dtype)
-        return found
+        return by_tensor(centre, kept, lambda values: values.mean(dim=0))
 
     def chosen(self, rows: Sequence[ClientReply]) -> list[int]:
         """Return the positions of the members that count, in order."""
@@ -175,6 +165,18 @@ class NormBound(_Robust):
                 whole = sum(weight for _, _, weight in parts)
                 found[name] = (old.double() + way / whole).to(old.dtype)
         return found
+
+
+def by_tensor(
+    centre: Tensors, rows: Sequence[ClientReply], middle: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Map each tensor that was sent, stacked float64 [C, ...], to [...]."""
+    found = {}
+    for name, old in centre.items():
+        sent = [row.tensors[name] for row in rows if name in row.tensors]
+        if sent:
+            found[name] = middle(torch.stack(sent).double()).to(old.dtype)
+    return found
 
 
 def squared_distances(rows: Sequence[ClientReply]) -> np.ndarray:

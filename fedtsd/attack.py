@@ -8,6 +8,7 @@ Shapes: N clients.
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ class LabelFlip(Attack):
 
 
 @dataclass(frozen=True)
-class _OfUpdates(Attack):
+class _OfUpdates(Attack, ABC):
     """Attackers train honestly and send something else. Running statistics stay honest: a negative
     variance would be found out at once.
 
@@ -94,9 +95,9 @@ class _OfUpdates(Attack):
         false = self.false(updates, rng)
         return {**trained, **{name: received[name] + false[name] for name in lies}}
 
+    @abstractmethod
     def false(self, updates: dict[str, Tensor], rng: torch.Generator) -> dict[str, Tensor]:
         """Return what is sent for honest updates."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,12 @@ class Config:
                 ) from error
             _under("partition", enlarged.check, facts, num_samples)
 
+    def attackers(self, num_clients: int) -> np.ndarray:
+        """Return who lies of N clients, bool [N]; they are in no score."""
+        if self.attack is None:
+            return np.zeros(num_clients, dtype=bool)
+        return self.attack.attackers(num_clients, self.seed)
+
     @property
     def deal(self) -> Deal:
         """What makes the federation."""

@@ -4,6 +4,7 @@ Read from the config alone, before any data: the tests hold each promise against
 door (`fedtsd methods NAME` prints it).
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -73,8 +74,10 @@ def contract_of(config: Config) -> Contract:
     if config.reads_outputs:
         up.append(SENT_OUTPUTS)
         down.append(SENT_PUBLIC)
-    # Two clients stand for any: what is asked does not depend on who they are.
+    # Two clients stand for any: what is asked does not depend on who they are. There are two
+    # clusters, as some ask only when there is something to choose.
     server = start_state(tensors, np.zeros((2, len(layers)), dtype=bool))
+    server = dataclasses.replace(server, centres=server.centres * 2)
     question = config.clustering.question(server, np.arange(2), 1, look=False)
     if question is not None and isinstance(question.task, Probe):
         up.append(SENT_LOSSES)

@@ -140,19 +140,11 @@ class Experiment:
         reply = self.channel.exchange(Request(round, Probe(look), server.centres, rows))
         return {row.client: int(np.argmin(row.losses)) for row in reply.rows}
 
-    @property
-    def attackers(self) -> np.ndarray:
-        """Who lies, bool [N]: nobody asks these how they fare."""
-        attack, num_clients = self.config.attack, self.start.server.num_clients
-        if attack is None:
-            return np.zeros(num_clients, dtype=bool)
-        return attack.attackers(num_clients, self.config.seed)
-
     def evaluate(self, server: ServerState, round: int) -> Evaluated:
         """Ask clients how the model does that they would receive next, newcomers apart."""
         newcomers = np.flatnonzero(self.start.server.assignment == ABSENT)
-        honest = self.start.server.present
-        honest = honest[~self.attackers[honest]]
+        present = self.start.server.present
+        honest = present[~self.config.attackers(server.num_clients)[present]]
         others = self.config.evaluation.choose(honest, self.config.seed)
         server, _ = self.consult(server, others, round, look=True)
         reply = self.channel.exchange(self.evaluate_request(server, round, others))
@@ -291,6 +283,7 @@ def build(config: Config, federation: Federation) -> Experiment:
         config.cohort.size or federation.num_clients,
         config.solver,
         config.attack,
+        frozenset(np.flatnonzero(config.attackers(federation.num_clients)).tolist()),
     )
     engine = config.engine.build(side)
     crossing = config.solver.crossing(initial)

@@ -38,7 +38,7 @@ def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) 
     )
     notes = [f"data: {note}" for note in federation.notes]
     if config.attack is not None:
-        lying = np.flatnonzero(config.attack.attackers(federation.num_clients, config.seed))
+        lying = np.flatnonzero(config.attackers(federation.num_clients))
         kind = type(config.attack).__name__
         notes.append(f"attack: {kind} by clients {lying.tolist()}, who are in no score")
     return [first, f"skew: {skew_of(federation).in_words(federation.regression)}", *notes]

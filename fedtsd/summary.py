@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from fedtsd import metrics
@@ -56,7 +57,7 @@ def summarise(
         "agreement_with_planted_groups": _agreement(path, final),
         "skew": dataclasses.asdict(skew_of(federation)),
         "drift": _drift(federation),
-        "attackers": _attackers(config, federation),
+        "attackers": np.flatnonzero(config.attackers(federation.num_clients)).tolist(),
         "notes": list(federation.notes),
         "layers": [layer.name for layer in layers],
         "personal_layers": final.sort_values("client")["personal_layers"].tolist(),
@@ -115,14 +116,6 @@ def _drift(federation: Federation) -> dict[str, Any] | None:
     if federation.drift_round is None:
         return None
     return {"round": federation.drift_round, "clients": sorted(federation.moves)}
-
-
-def _attackers(config: Config, federation: Federation) -> list[int]:
-    """Return the ids of the clients that lie; they are in no score."""
-    if config.attack is None:
-        return []
-    found = config.attack.attackers(federation.num_clients, config.seed)
-    return [client for client, lies in enumerate(found.tolist()) if lies]
 
 
 def _gain(scores: "pd.Series", config: Config, score: Score) -> dict[str, Any] | None:

@@ -96,6 +96,15 @@ def test_a_method_is_described(capsys) -> None:
     assert ["private", "fc2, fc3"] in lines
 
 
+def test_who_tries_all_models_says_so(capsys) -> None:
+    def told(*args: str) -> str:
+        assert main(["methods", "fedtsdp", *args]) == 0
+        return capsys.readouterr().out
+
+    assert "losses of the cluster models" not in told()
+    assert "losses of the cluster models" in told("clustering.everybody_tries=true")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -1,10 +1,8 @@
 """What every engine is built from."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -25,8 +23,8 @@ class ClientSide:
     model: the network, with the initial tensors that every client starts from.
     keeps: what clients store after training: the tensors that may be personal, and those that the
     solver keeps for itself.
-    cohort_size: how many clients train in a round. solver: how they train. attack: how some of them
-    lie, if any do.
+    cohort_size: how many clients train in a round. solver: how they train. attack: how those lie
+    whose ids are in attackers.
     """
 
     federation: Federation
@@ -39,14 +37,7 @@ class ClientSide:
     cohort_size: int
     solver: Solver
     attack: Attack | None = None
-
-    @cached_property
-    def attackers(self) -> frozenset[int]:
-        """The ids of the clients that lie."""
-        if self.attack is None:
-            return frozenset()
-        found = self.attack.attackers(self.federation.num_clients, self.seed)
-        return frozenset(np.flatnonzero(found).tolist())
+    attackers: frozenset[int] = frozenset()
 
     @property
     def initial(self) -> Tensors:

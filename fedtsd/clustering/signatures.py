@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtsd.clustering.similarity import Floats, Matrix, blocks_of
+from fedtsd.clustering.similarity import NO_DIRECTION, Floats, Matrix, blocks_of
 from fedtsd.seeding import numpy_rng
 
 SIZE = 256
 _FEWEST = 4
 """Clients of a cluster in a round; the mean of fewer says too little of what is common."""
-_NO_DIRECTION = 1e-12
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Signatures:
         """Cosines [C, C] of signatures; 0 with who has no direction, 1 with itself."""
         chosen = self.directions[clients]
         norm = np.linalg.norm(chosen, axis=1, keepdims=True)
-        unit = np.divide(chosen, norm, out=np.zeros_like(chosen), where=norm > _NO_DIRECTION)
+        unit = np.divide(chosen, norm, out=np.zeros_like(chosen), where=norm > NO_DIRECTION)
         cosines: Matrix = np.clip(unit @ unit.T, -1, 1)
         np.fill_diagonal(cosines, 1)
         return cosines
@@ -117,7 +116,7 @@ def directions_of(models: Sequence[Mapping[str, Floats]]) -> Matrix:
             start = stop
     norm = np.linalg.norm(sketches, axis=1)
     # What is left of equal models is rounding error and has no direction.
-    directed = norm > _NO_DIRECTION * np.sqrt(squares.max(initial=0.0))
+    directed = norm > NO_DIRECTION * np.sqrt(squares.max(initial=0.0))
     unit: Matrix = np.divide(1, norm, out=np.zeros_like(norm), where=directed)[:, None]
     return np.asarray(sketches * unit)
 

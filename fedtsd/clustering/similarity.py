@@ -17,7 +17,7 @@ Positions = NDArray[np.integer]
 # Numbers held by one temporary block: .5 MB of float64, so that two fit into a core's cache.
 _BLOCK = 2**16
 # Below this share of the longest row, a centred row is rounding error and has no direction.
-_NO_DIRECTION = 1e-12
+NO_DIRECTION = 1e-12
 
 
 def js_divergence(outputs: Floats, landmarks: Positions | None = None) -> tuple[Matrix, Matrix]:
@@ -101,7 +101,7 @@ def cosines_of(
     if not np.isfinite(squares).all():
         raise ValueError("updates must be finite, got NaN or infinity")
     norm = np.sqrt(squares)
-    directed = norm > _NO_DIRECTION * np.sqrt(raw.max())
+    directed = norm > NO_DIRECTION * np.sqrt(raw.max())
     unit = np.divide(1, norm, out=np.zeros(clients), where=directed)
     cosines: Matrix = np.clip(products * np.outer(unit, unit[chosen]), -1, 1)
     cosines[chosen, np.arange(len(chosen))] = 1
