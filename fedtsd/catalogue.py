@@ -11,6 +11,7 @@ GROUPS = (
     "shift",
     "drift",
     "attack",
+    "faults",
     "public",
     "model",
     "clustering",

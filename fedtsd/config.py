@@ -16,6 +16,7 @@ from fedtsd.data.federation import Deal, Shares
 from fedtsd.data.pool import Partition
 from fedtsd.data.public import PublicSource
 from fedtsd.data.shift import Shift
+from fedtsd.faults import Faults
 from fedtsd.messages import HEADED, STAGES
 from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
@@ -123,6 +124,7 @@ class Config:
     shift: Shift | None
     drift: Drift | None
     attack: Attack | None
+    faults: Faults | None
     public: PublicSource
     split: Shares
     model: ModelSpec
@@ -233,6 +235,13 @@ class Config:
             raise ValueError(f"attack.share: leaves none of {present} clients that is honest")
         if present < 1:
             raise ValueError(f"cohort.newcomers: leaves none of {num_clients} clients to train")
+        if self.faults is not None:
+            asked = self.faults.asked(size or present)
+            if asked > present:
+                raise ValueError(
+                    f"faults.over_selection: asks {asked} clients for a cohort of "
+                    f"{size or present}, and there are {present}; set cohort.size to fewer"
+                )
         if joining is not None and joining > self.rounds:
             raise ValueError(f"cohort.join_round: must be at most rounds, got {joining}")
         if self.drift is not None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtsd.catalogue import options
-from fedtsd.channel import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE
 from fedtsd.compose import check, composed
 from fedtsd.config import Config
 from fedtsd.errors import ConfigError
@@ -20,6 +19,7 @@ from fedtsd.models import Layer, layers_of, tensors_of
 from fedtsd.prior import NoPrior
 from fedtsd.schema import unknown
 from fedtsd.server import start_state
+from fedtsd.traffic import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE
 
 ALL_MODELS = "the models of all clusters"
 SHARED_UNTIL = "each shared until the policy makes it a client's own"

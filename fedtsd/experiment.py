@@ -24,6 +24,8 @@ from fedtsd.clustering.policy import Origin
 from fedtsd.config import Config
 from fedtsd.data.dataset import Arrays, Dataset, default_root
 from fedtsd.data.federation import Federation, build_federation
+from fedtsd.errors import ProtocolError
+from fedtsd.faults import UnreliableEngine
 from fedtsd.messages import ClientRequest, Engine, Evaluate, Probe, Reply, Request, Task, Train
 from fedtsd.models import Layer, initialise, layers_of, tensors_of
 from fedtsd.modules import LogPrior
@@ -36,12 +38,13 @@ from fedtsd.records import (
     model_rows,
     sums_rows,
     write_partition,
+    write_replies,
     write_round,
     write_schema,
     write_similarity,
 )
 from fedtsd.run_folder import RunFolder
-from fedtsd.run_log import describe, log_changes
+from fedtsd.run_log import describe, log_changes, log_incidents
 from fedtsd.score import score_of_task
 from fedtsd.seeding import numpy_rng, torch_rng
 from fedtsd.server import ABSENT, ServerState, joined, start_state
@@ -98,20 +101,23 @@ class Experiment:
             started = time.perf_counter()
             before = server
             server = self.admit(server, r)
-            server, holders = self.consult(server, self.cohort(server, r), r)
-            request = self.train_request(server, r, holders)
+            consulted, holders = self.consult(server, self.cohort(server, r), r)
+            request = self.train_request(consulted, r, holders)
             reply = self.channel.exchange(request)  # clients work here
-            server = self.measure(server, request, reply)
-            server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
-            server = cfg.personalization.adapt(server, r)
-            server = cfg.prior.adapt(server, r)
-            server = cfg.aggregation.update(server, reply, self.layers)
+            if enough := self.enough(server, reply):  # else the server learns nothing
+                server = self.measure(consulted, request, reply)
+                server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
+                server = cfg.personalization.adapt(server, r)
+                server = cfg.prior.adapt(server, r)
+                server = cfg.aggregation.update(server, reply, self.layers)
             traffic = self.channel.drain()
             evaluation = None
             if r % cfg.eval_every == 0 or r == cfg.rounds:
                 evaluation = self.evaluate(server, r)
             log_changes(before, server, r)
+            log_incidents(reply, enough)
             seconds = time.perf_counter() - started
+            write_replies(folder, request, reply, enough)
             row = write_round(folder, cfg, r, server, evaluation, traffic, seconds)
             if r % cfg.checkpoint_every == 0 or r == cfg.rounds:
                 state = RunState(r, server, self.engine.state_dict())
@@ -160,11 +166,27 @@ class Experiment:
         return Evaluated(reply, self.channel.exchange(request), server)
 
     def cohort(self, server: ServerState, round: int) -> np.ndarray:
-        """Choose who trains in a round: client ids, sorted."""
-        cfg = self.config
+        """Choose who is asked to train in a round: client ids, sorted."""
+        cfg, clients = self.config, server.present
+        size = cfg.cohort.size or len(clients)
+        if cfg.faults is not None:
+            size = cfg.faults.asked(size)
+            clients = cfg.faults.available(clients, round, cfg.seed)
         rng = numpy_rng(cfg.seed, "cohort", round)
-        size = cfg.cohort.size or len(server.present)
-        return np.sort(rng.choice(server.present, size=size, replace=False))
+        return np.sort(rng.choice(clients, size=min(size, len(clients)), replace=False))
+
+    def enough(self, server: ServerState, reply: Reply) -> bool:
+        """Return whether a round has the replies that it needs; otherwise it is abandoned.
+
+        Raises ProtocolError if there are none although nothing is simulated to fail.
+        """
+        faults = self.config.faults
+        if faults is not None:
+            return len(reply.rows) >= faults.needed(self.config.cohort.size or len(server.present))
+        if not reply.rows:
+            first = reply.incidents[0]
+            raise ProtocolError(f"round {reply.round}, client {first.client}: {first.reason}")
+        return True
 
     def consult(
         self, server: ServerState, clients: np.ndarray, round: int, look: bool = False
@@ -174,14 +196,16 @@ class Experiment:
         Return also who has been sent the models of all clusters for that.
         """
         clustering = self.config.clustering
-        question = clustering.question(server, clients, round, look)
+        question = clustering.question(server, clients, round, look) if len(clients) else None
         if question is None:
             return server, frozenset()
         request = self.request(server, round, question.task, question.clients)
         probed = isinstance(question.task, Probe)
         if not probed:
             request = dataclasses.replace(request, models=())
-        server = clustering.answered(server, self.channel.exchange(request))
+        reply = self.channel.exchange(request)
+        if reply.rows:
+            server = clustering.answered(server, reply)
         return server, frozenset(question.clients.tolist() if probed else ())
 
     def train_request(
@@ -285,7 +309,9 @@ def build(config: Config, federation: Federation) -> Experiment:
         config.attack,
         frozenset(np.flatnonzero(config.attackers(federation.num_clients)).tolist()),
     )
-    engine = config.engine.build(side)
+    engine: Engine = config.engine.build(side)
+    if config.faults is not None:
+        engine = UnreliableEngine(engine, config.faults, side)
     crossing = config.solver.crossing(initial)
     shapes = {name: tensor.shape for name, tensor in {**initial, **crossing}.items()}
     channel = Channel(engine, shapes, NUM_BINS if federation.regression else federation.num_outputs)

@@ -7,15 +7,12 @@ cross through one door, `fedtsd.channel`.
 Shapes: N clients, C cohort, B public samples of a round, Y classes.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from fedtsd.errors import ProtocolError
 from fedtsd.server import Tensors
 from fedtsd.sums import Sums
 from fedtsd.training import Head, Phase
@@ -120,6 +117,12 @@ class Request:
         """The ids of the cohort."""
         return tuple(row.client for row in self.rows)
 
+    @property
+    def is_look(self) -> bool:
+        """Whether this is only the simulation's look, which does not count as traffic."""
+        task = self.task
+        return isinstance(task, Evaluate) or (isinstance(task, Probe) and task.look)
+
     def sent(self, row: ClientRequest) -> dict[str, Tensor]:
         """Return what a client is sent of its model: all that it does not keep to itself."""
         model = self.models[row.model]
@@ -152,6 +155,7 @@ class ClientReply:
     probabilities [B, NUM_BINS] (`fedtsd.training`).
     losses: of each model of a probe.
     subspace: float32 [D, v], orthonormal columns, the answer to `Describe`; D features.
+    flaw: why its model is not in the sum, said by whoever adds up (`fedtsd.refusal`).
     """
 
     client: int
@@ -163,18 +167,39 @@ class ClientReply:
     evaluations: tuple[Evaluation, ...] = ()
     losses: tuple[float, ...] = ()
     subspace: Tensor | None = None
+    flaw: str | None = None
+
+
+INCIDENTS = ("crashed", "lost", "late", "refused", "duplicated")
+"""What can happen to a reply. One that came twice is taken once; all others are not taken."""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What happened to the reply of one client that was asked.
+
+    outcome: one of INCIDENTS. reason: in words.
+    """
+
+    client: int
+    outcome: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The answers to a request, in its order.
+    """The answers to a request, in its order; of an engine: of all clients that were asked.
 
     sums: one per model of the request, of the clients that were sent it, if sums were asked for.
+    incidents: who was asked and has no row, or more than one. simulated_seconds: how long the
+    exchange took on the virtual clock (`fedtsd.faults`); None without one.
     """
 
     round: int
     rows: tuple[ClientReply, ...]
     sums: tuple[Sums, ...] | None = None
+    incidents: tuple[Incident, ...] = ()
+    simulated_seconds: float | None = None
 
 
 class Engine(Protocol):
@@ -202,20 +227,3 @@ class Engine(Protocol):
 def place_of(request: Request, client: int) -> str:
     """Return the words by which errors say where they happened."""
     return f"round {request.round}, client {client}"
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Return whether no element is NaN or infinite."""
-    # A sum is finite only if all its terms are, and ten times faster than looking at each. It may
-    # overflow where they are finite: then each is looked at.
-    return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
-
-
-def check_finite(tensors: Tensors, where: str) -> None:
-    """Raise ProtocolError if training has diverged."""
-    for name, tensor in tensors.items():
-        if not all_finite(tensor):
-            raise ProtocolError(
-                f"{where}: {name} has NaN or infinite values; training diverged, "
-                "try a smaller training.lr"
-            )

@@ -4,6 +4,7 @@ Shapes: N clients.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from fedtsd import metrics
-from fedtsd.channel import SENT_SUMS, Traffic
 from fedtsd.clustering.similarity import label_divergence
 from fedtsd.config import Config
 from fedtsd.data.dataset import Dataset
 from fedtsd.data.federation import SPLITS, Federation
 from fedtsd.data.table.dataset import Table, schema_of
 from fedtsd.data.table.schema import schema_rows
-from fedtsd.messages import Reply
+from fedtsd.messages import INCIDENTS, Reply, Request
 from fedtsd.models import Layer
 from fedtsd.run_folder import RunFolder
 from fedtsd.score import score_in
 from fedtsd.server import ServerState, Tensors
 from fedtsd.similarity import OUTPUTS, OUTPUTS_AFTER, OUTPUTS_BEFORE, UPDATES, pairs_of
+from fedtsd.traffic import SENT_SUMS, Traffic
 
 MOST_PAIRED = 2000
 """Clients up to which the divergence of each pair of label laws is kept: 32 MB of numbers."""
@@ -81,6 +82,25 @@ def write_round(
         folder.append(table, [{"round": round, **vars(part)} for part in parts])
     folder.append("rounds", [row])
     return row
+
+
+def write_replies(folder: RunFolder, request: Request, reply: Reply, enough: bool) -> None:
+    """Append to the tables how many were asked, what came of it, and what happened to whom.
+
+    enough: whether the round was used, or abandoned.
+    """
+    counts = Counter(incident.outcome for incident in reply.incidents)
+    row = {
+        "round": request.round,
+        "asked": len(request.rows),
+        "taken": len(reply.rows),
+        **{outcome: counts[outcome] for outcome in INCIDENTS},
+        "abandoned": not enough,
+        "simulated_seconds": reply.simulated_seconds,
+    }
+    incidents = [{"round": request.round, **vars(incident)} for incident in reply.incidents]
+    folder.append("replies", [row])
+    folder.append("incidents", incidents)
 
 
 def _summary_of(rows: list[dict[str, Any]], served: str) -> dict[str, float]:

@@ -42,6 +42,11 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "traffic": ("round", "client", "bytes_up", "bytes_down", "samples", "seconds"),
     "exchanged": ("round", "direction", "item", "num_clients", "num_bytes"),
+    "replies": (
+        "round", "asked", "taken", "crashed", "lost", "late", "refused", "duplicated", "abandoned",
+        "simulated_seconds",
+    ),
+    "incidents": ("round", "client", "outcome", "reason"),
 }  # fmt: skip
 MEASURED = {ACCURACY.name: ("accuracy",), MAE.name: ("mae", "rmse")}
 """What stands in the tables in the place of accuracy."""

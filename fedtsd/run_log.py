@@ -1,12 +1,14 @@
 """What a run says of itself in its log: what is about to run, and what changed in a round."""
 
 import logging
+from collections import Counter
 
 import numpy as np
 
 from fedtsd.config import Config
 from fedtsd.data.federation import Federation
 from fedtsd.data.skew import skew_of
+from fedtsd.messages import INCIDENTS, Reply
 from fedtsd.models import Layer
 from fedtsd.server import ServerState
 
@@ -26,6 +28,22 @@ def log_changes(before: ServerState, after: ServerState, round: int) -> None:
             "round %d: client %d keeps %d layers instead of %d; the rest restart from its cluster",
             round, client, now[client], was[client],
         )  # fmt: skip
+
+
+def log_incidents(reply: Reply, enough: bool) -> None:
+    """Say in the log whose replies were refused and why, how many others failed, and the end."""
+    for incident in reply.incidents:
+        if incident.outcome == "refused":
+            log.warning(
+                "round %d, client %d: reply refused: %s",
+                reply.round, incident.client, incident.reason,
+            )  # fmt: skip
+    counts = Counter(incident.outcome for incident in reply.incidents)
+    others = [f"{counts[outcome]} {outcome}" for outcome in INCIDENTS[:-2] if counts[outcome]]
+    if others:
+        log.info("round %d: of the clients asked, %s", reply.round, ", ".join(others))
+    if not enough:
+        log.warning("round %d: abandoned with %d replies", reply.round, len(reply.rows))
 
 
 def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) -> list[str]:

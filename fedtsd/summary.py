@@ -58,6 +58,7 @@ def summarise(
         "skew": dataclasses.asdict(skew_of(federation)),
         "drift": _drift(federation),
         "attackers": np.flatnonzero(config.attackers(federation.num_clients)).tolist(),
+        "replies": _replies(path),
         "notes": list(federation.notes),
         "layers": [layer.name for layer in layers],
         "personal_layers": final.sort_values("client")["personal_layers"].tolist(),
@@ -116,6 +117,14 @@ def _drift(federation: Federation) -> dict[str, Any] | None:
     if federation.drift_round is None:
         return None
     return {"round": federation.drift_round, "clients": sorted(federation.moves)}
+
+
+def _replies(path: Path) -> dict[str, Any]:
+    """Return how many replies were asked for and what came of it, over all rounds."""
+    rows = _table(path / "replies.csv").drop(columns="round")
+    seconds = rows.pop("simulated_seconds")
+    counts = {str(name): int(number) for name, number in rows.sum().items()}
+    return {**counts, "simulated_seconds": float(seconds.sum()) if seconds.notna().all() else None}
 
 
 def _gain(scores: "pd.Series", config: Config, score: Score) -> dict[str, Any] | None:

@@ -1,7 +1,6 @@
-import pytest
 import torch
 
-from fedtsd.messages import ClientRequest, Request, Train, all_finite
+from fedtsd.messages import ClientRequest, Request, Train
 
 
 def test_what_a_client_is_sent_leaves_out_what_it_keeps() -> None:
@@ -19,17 +18,3 @@ def test_outputs_are_asked_of_those_that_tell() -> None:
     task = Train((), public, None)
     assert task.public_for(ClientRequest(1, 0, frozenset())) is public
     assert task.public_for(ClientRequest(1, 0, frozenset(), tells=False)) is None
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([1.0, -2.0], True),
-        ([3e38, 3e38], True),  # the sum overflows, the terms do not
-        ([float("inf"), -float("inf")], False),
-        ([float("nan"), 1.0], False),
-        ([], True),
-    ],
-)
-def test_whether_all_elements_are_finite(values, expected: bool) -> None:
-    assert all_finite(torch.tensor(values)) is expected

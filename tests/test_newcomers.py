@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedtsd.channel import SENT_LOSSES
 from fedtsd.data.federation import Federation
 from fedtsd.experiment import build
 from fedtsd.server import ABSENT
+from fedtsd.traffic import SENT_LOSSES
 from tests.runs import StopAfter, StoppedError, run_toy, table
 
 COMMON = ("model.hidden=[8]", "similarity.public_batch=40", "training.lr=0.02")

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedtsd.channel import SENT_SUMS
 from fedtsd.cli import main
 from fedtsd.experiment import load_federation
+from fedtsd.traffic import SENT_SUMS
 from tests.own import SITES, write_clinics, write_diabetes, write_pictures
 from tests.runs import run_toy, table
 

@@ -13,7 +13,8 @@ from fedtsd.clients.flat import FlatModel
 from fedtsd.clients.gathering import JOB_CLIENTS, Gathering, Job
 from fedtsd.clients.pool import ForkedPool, InlinePool, Pool
 from fedtsd.clients.workplace import Workplace
-from fedtsd.messages import ClientReply, Reply, Request, Train, all_finite, check_finite, place_of
+from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train
+from fedtsd.refusal import flaw_in_sum, within_bounds
 from fedtsd.server import Tensors
 from fedtsd.shared import shared_tensor
 
@@ -74,11 +75,18 @@ class Desk:
         self._memory.at_work[self._number] = row.client
         reply = self._workplace.work(request, row)
         if isinstance(request.task, Train):
-            # In a sum it could not be told whose model has diverged.
-            if request.task.sums is not None and not all_finite(self._flat.vector):
-                check_finite(self._workplace.tensors, place_of(request, row.client))
+            if request.task.sums is not None:
+                reply = dataclasses.replace(reply, flaw=self._flaw(reply, row))
             self._memory.slots[slot].copy_(self._flat.vector)
         return reply
+
+    def _flaw(self, reply: ClientReply, row: ClientRequest) -> str | None:
+        """Say what is wrong with the model that is about to be summed, if anything."""
+        shared: Tensors = {}
+        if not within_bounds(self._flat.vector):  # one look at all is faster than at each
+            named = self._workplace.tensors.items()
+            shared = {name: tensor for name, tensor in named if name not in row.personal}
+        return flaw_in_sum(reply.num_examples, shared)
 
 
 class Crew:

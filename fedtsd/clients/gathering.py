@@ -101,6 +101,8 @@ class Gathering:
         if not isinstance(self._request.task, Train):
             return reply
         row = self._request.rows[position]
+        if self._weighting and reply.flaw is not None:
+            return reply
         if self._weighting:
             weight = weight_of(reply.num_examples, self._weighting)
             self._sums[row.model].add(trained, row.personal, weight)

@@ -14,7 +14,8 @@ from fedtsd.clients.store import ClientStore
 from fedtsd.clients.workplace import Workplace, warm_up
 from fedtsd.data.federation import Federation
 from fedtsd.data.holdings import Split
-from fedtsd.messages import ClientReply, Reply, Request, Train, check_finite, place_of
+from fedtsd.messages import ClientReply, Reply, Request, Train
+from fedtsd.refusal import flaw_in_sum
 from fedtsd.sums import Summing, summing_order, weight_of
 from fedtsd.training import Phase
 
@@ -96,8 +97,9 @@ class SequentialEngine:
             }
             if task.sums is None:
                 reply = dataclasses.replace(reply, tensors=shared)
+            elif flaw := flaw_in_sum(reply.num_examples, shared):
+                reply = dataclasses.replace(reply, flaw=flaw)
             else:
-                check_finite(shared, place_of(request, row.client))
                 sums[row.model].add(shared, weight_of(reply.num_examples, task.sums))
             replies[position] = reply
         rows = tuple(replies[position] for position in range(len(sizes)))

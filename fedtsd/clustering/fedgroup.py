@@ -60,10 +60,11 @@ class FedGroup(Quiet):
     def measure(self, server: ServerState, request: Request, reply: Reply) -> ServerState:
         if GROUPS not in server.memory:
             return self._measure_all(server, request, reply)
+        received = _received(request)
         waiting = set(server.members(int(server.memory[GROUPS][0])).tolist())
         updates = {
-            row.client: _update(request.models[asked.model], row.tensors)
-            for asked, row in zip(request.rows, reply.rows, strict=True)
+            row.client: _update(received[row.client], row.tensors)
+            for row in reply.rows
             if row.client in waiting
         }
         if not updates:
@@ -94,10 +95,11 @@ class FedGroup(Quiet):
         """Keep the leading directions of the updates, and each update's cosines with them."""
         shared = set.intersection(*(set(row.tensors) for row in reply.rows))
         names = [name for name in reply.rows[0].tensors if name in shared]
-        received = [request.models[asked.model] for asked in request.rows]
+        received = _received(request)
 
         def changes(position: int, wanted: Iterable[str]) -> Iterator[np.ndarray]:
-            trained, before = reply.rows[position].tensors, received[position]
+            row = reply.rows[position]
+            trained, before = row.tensors, received[row.client]
             return ((trained[name] - before[name]).numpy().reshape(-1) for name in wanted)
 
         # One tensor at a time: the updates of all clients at once may not fit into memory.
@@ -131,6 +133,11 @@ class FedGroup(Quiet):
             assignment_round=np.where(assignment == ABSENT, server.assignment_round, round),
             memory={**server.memory, GROUPS: np.array([num_groups])},
         )
+
+
+def _received(request: Request) -> dict[int, Tensors]:
+    """Return by client id the model that it was sent."""
+    return {row.client: request.models[row.model] for row in request.rows}
 
 
 def _update(received: Tensors, trained: Tensors) -> dict[str, torch.Tensor]:

@@ -68,7 +68,8 @@ class PACFL(Quiet):
         if len(known):
             return self._placed(server, new, known, reply.round)
         distance = self._distances(server, new, new)
-        assignment = np.full_like(server.assignment, ABSENT)
+        # Who has not answered begins in the first cluster and is asked again before it trains next.
+        assignment = np.where(server.assignment == ABSENT, ABSENT, 0)
         assignment[new] = clusters_within(distance, self.max_angle)
         return reassigned(server, assignment, reply.round)
 

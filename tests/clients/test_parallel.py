@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fedtsd.catalogue import options
-from fedtsd.errors import ConfigError, EngineError, ProtocolError
+from fedtsd.errors import ConfigError, EngineError
 from fedtsd.experiment import build
 from fedtsd.messages import ClientRequest, Evaluate, Request
 from fedtsd.run_folder import TABLES
@@ -94,16 +94,6 @@ def test_a_process_that_dies_is_an_error_that_names_the_client(config, toy) -> N
         os.kill(process.pid, signal.SIGKILL)
     request = experiment.train_request(server, 2)
     with pytest.raises(EngineError, match=r"round 2, client \d: the process.*SIGKILL"):
-        experiment.channel.exchange(request)
-    experiment.engine.close()
-
-
-def test_a_model_that_diverges_is_named_although_models_are_summed(config, toy) -> None:
-    cfg = config(*FAST, "method=fedavg", "engine.workers=2", "training.lr=1e20")
-    experiment = build(cfg, toy(6))
-    request = experiment.train_request(experiment.start.server, 1)
-    assert request.task.sums == "samples"
-    with pytest.raises(ProtocolError, match=r"round 1, client \d: fc1.weight has NaN.*lr"):
         experiment.channel.exchange(request)
     experiment.engine.close()
 

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtsd.channel import SENT_LOSSES
 from fedtsd.clustering.ifca import IFCA
 from fedtsd.clustering.policy import Origin
 from fedtsd.errors import ConfigError
@@ -18,6 +17,7 @@ from fedtsd.report.page.grouping import grouping
 from fedtsd.report.tables import RunTables
 from fedtsd.run_folder import TABLES, RunFolder
 from fedtsd.server import ABSENT, start_state
+from fedtsd.traffic import SENT_LOSSES
 from tests.clustering.naive import close, loss_on, mean_of, trained, unequal
 from tests.runs import TIME_COLUMNS, run_toy, run_twice, table, tables_of
 from tests.test_experiment import bits

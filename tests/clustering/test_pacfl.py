@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 
-from fedtsd.channel import SENT_SUBSPACE
 from fedtsd.clustering.pacfl import PACFL, SUBSPACES, clusters_within, principal_angles
 from fedtsd.data.federation import ClientData, Federation, Split
 from fedtsd.errors import ConfigError
 from fedtsd.messages import ClientReply, Describe, Reply
 from fedtsd.server import reassigned
+from fedtsd.traffic import SENT_SUBSPACE
 from tests.clustering.rounds import final_groups, groups_of, resumed_equals_whole, server_of
 from tests.runs import run_toy, table
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from fedtsd.channel import SENT_LOSSES, SENT_SUMS
 from fedtsd.report.page.exchange import Span, exchange
 from fedtsd.report.results import Results
 from fedtsd.report.tables import RunTables
+from fedtsd.traffic import SENT_LOSSES, SENT_SUMS
 
 Get = Callable[[str], Results]
 
