@@ -31,7 +31,6 @@ from fedtsd.similarity import (
 )
 
 STREAK = "two_stage.streak"
-UNPLACED = "two_stage.unplaced"
 STANDING = "two_stage.standing"
 SETTLED, PLACED, WAITING = 0, 1, 2
 """PLACED: by its loss; it tries all models once more."""
@@ -135,7 +134,6 @@ class TwoStage(Quiet):
 
     def assign(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         server = dataclasses.replace(server, decisions=())
-        server = self._place_newcomers(server, round)
         one_cluster = len(server.centres) == 1
         if self.stage1 and one_cluster and round >= self.stage1_round:
             server = self._stage_one(server, round, rng)
@@ -173,14 +171,15 @@ class TwoStage(Quiet):
         server = dataclasses.replace(server, decisions=(*server.decisions, decision))
         if not split:
             return server
-        # Clients not yet measured wait in a cluster of their own.
+        # Clients not yet measured wait in a cluster of their own, and try the models of the others.
         assignment = np.where(server.assignment == ABSENT, ABSENT, int(labels.max()) + 1)
         assignment[measured] = labels
-        unplaced = assignment != ABSENT
-        unplaced[measured] = False
+        waits = assignment != ABSENT
+        waits[measured] = False
         if LANDMARKS in server.memory:
-            assignment, unplaced = self._placed(outputs, assignment, unplaced)
-        server = _with_memory(server, UNPLACED, unplaced)
+            assignment, waits = self._placed(outputs, assignment, waits)
+        if waits.any():
+            server = _with_memory(server, STANDING, np.where(waits, WAITING, SETTLED))
         return self._regroup(server, assignment, round)
 
     def _stage_two(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
@@ -277,25 +276,14 @@ class TwoStage(Quiet):
         fresh = np.where(server.assignment_round == round, 0, streak)
         return _with_memory(server, STREAK, fresh)
 
-    def _place_newcomers(self, server: ServerState, round: int) -> ServerState:
-        """Move clients that were unknown at the split to the nearest cluster, if it is near."""
-        unplaced = server.memory.get(UNPLACED, np.zeros(server.num_clients, dtype=bool))
-        if not unplaced.any():
-            return server
-        outputs = pairs_of(server, OUTPUTS)
-        assignment, waiting = self._placed(outputs, server.assignment, unplaced)
-        if np.array_equal(waiting, unplaced):
-            return server
-        return self._regroup(_with_memory(server, UNPLACED, waiting), assignment, round)
-
     def _placed(
-        self, outputs: Pairs, assignment: np.ndarray, unplaced: np.ndarray
+        self, outputs: Pairs, assignment: np.ndarray, waits: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the assignment with clients moved that are near a cluster, and who still waits."""
-        means = outputs.means_to(np.where(unplaced, ABSENT, assignment))
+        means = outputs.means_to(np.where(waits, ABSENT, assignment))
         means = np.where(np.isnan(means), np.inf, means)
-        near = unplaced & (means.min(axis=1) <= self.eject_above)
-        return np.where(near, means.argmin(axis=1), assignment), unplaced & ~near
+        near = waits & (means.min(axis=1) <= self.eject_above)
+        return np.where(near, means.argmin(axis=1), assignment), waits & ~near
 
 
 def _followed(

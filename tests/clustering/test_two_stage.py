@@ -11,7 +11,7 @@ from fedtsd.clustering import two_stage
 from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.signatures import SIZE, Signatures
 from fedtsd.clustering.split import Proposal
-from fedtsd.clustering.two_stage import PLACED, SETTLED, STANDING, UNPLACED, WAITING, TwoStage
+from fedtsd.clustering.two_stage import PLACED, SETTLED, STANDING, WAITING, TwoStage
 from fedtsd.experiment import load_federation
 from fedtsd.launch import check, composed
 from fedtsd.messages import ClientReply, Probe, Reply
@@ -177,18 +177,24 @@ def test_clusters_are_always_a_partition(seed: int, n: int) -> None:
     assert set(state.assignment.tolist()) == set(range(len(state.centres)))
 
 
-def test_unmeasured_clients_wait_and_then_join_the_nearest() -> None:
+def test_unmeasured_clients_wait_and_then_try_all_models() -> None:
     groups = np.array([0] * 8 + [1] * 8 + [0])
     full = grouped(groups, 0.05, 0.8)
     gaps = full.copy()
     gaps[16, :16] = gaps[:16, 16] = np.nan
     state = rounds(server(17, outputs=gaps), [3, 4])
     assert len(state.centres) == 3
-    assert state.memory[UNPLACED].nonzero()[0].tolist() == [16]
-    state = holding(state, outputs=full)
-    state = rounds(state, [5])
+    assert (state.memory[STANDING] == WAITING).nonzero()[0].tolist() == [16]
+    assert state.members(state.assignment[16]).tolist() == [16]
+    # It is asked before it trains, whether its outputs were ever heard or not.
+    asked = POLICY.question(state, np.arange(17), 5, look=False)
+    assert asked.clients.tolist() == [16]
+    losses = np.ones(3)
+    losses[state.assignment[0]] = 0.5
+    reply = Reply(5, (ClientReply(16, {}, 1, losses=tuple(losses)),))
+    state = POLICY.answered(state, reply)
     assert state.assignment[16] == state.assignment[0]
-    assert not state.memory[UNPLACED].any()
+    assert len(state.centres) == 2
 
 
 def seen_by(matrix: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -212,7 +218,7 @@ def test_who_is_no_landmark_follows_in_the_round_of_the_split() -> None:
     matrix = seen_by(grouped(GROUPS, 0.05, 0.8), WHERE)
     state = rounds(with_landmarks(server(18, outputs=matrix)), [3, 4])
     assert state.assignment.tolist() == GROUPS.tolist()
-    assert not state.memory[UNPLACED].any()
+    assert STANDING not in state.memory
     # Without the mark, the same gaps are those of clients that were not there. They wait a round,
     # and half of all is too few to split by.
     absent = server(18, outputs=matrix)
@@ -227,7 +233,7 @@ def test_who_is_near_no_landmark_waits() -> None:
     matrix[1, 1] = 0
     state = rounds(with_landmarks(server(18, outputs=seen_by(matrix, WHERE))), [3, 4])
     assert state.members(state.assignment[1]).tolist() == [1]
-    assert state.memory[UNPLACED].nonzero()[0].tolist() == [1]
+    assert (state.memory[STANDING] == WAITING).nonzero()[0].tolist() == [1]
 
 
 def test_updates_of_landmarks_split_all_members() -> None:
