@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ from fedtsd.errors import (
     InputError,
     Interrupted,
     RunFolderError,
+    StorageError,
     Terminated,
 )
 from fedtsd.experiment import execute, load_federation
@@ -94,10 +96,10 @@ def resume(path: Path, others: list[str]) -> int:
     """Continue the run at `path` with its own config."""
     if others:
         raise ConfigError(f"resume: takes no other overrides, got {' '.join(others)}")
-    folder = RunFolder.reopen(path)
-    config = parse(folder.config())
+    config = parse(RunFolder.reopen(path).config())
     federation = load_federation(config)
-    _attend(config, federation, folder)
+    # Opened again once it is ours: until then another process may have finished it.
+    _attend(config, federation, path, partial(RunFolder.reopen, path))
     return 0
 
 
@@ -151,44 +153,55 @@ def _run(cfg: DictConfig) -> None:
     try:
         config = check(cfg)
         federation = load_federation(config)
-        folder = RunFolder.create(path, as_yaml(cfg))
     except InputError:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
         raise
-    _attend(config, federation, folder)
+    _attend(config, federation, path, partial(RunFolder.create, path, as_yaml(cfg)))
 
 
-def _attend(config: Config, federation: Any, folder: RunFolder) -> None:
+def _attend(config: Config, federation: Any, path: Path, opened: Callable[[], RunFolder]) -> None:
     """Carry out a run that somebody watches, draw it, and say where it is or how to go on."""
-    try:
-        with folder.lock():
+    again = f"fedtsd train resume={path}"
+    with RunFolder(path).lock():
+        folder = opened()
+        try:
             folder.set_status("running")
-            _carry_out(config, federation, folder, [Progress(config)])
-    except KeyboardInterrupt:
-        _say(f"stopped; continue with: fedtsd train resume={folder.path}")
-        raise
-    except InputError:
-        raise
-    except Exception:
-        _say(f"failed; the traceback is in {folder.path}/status.json")
-        raise
-    with fast_imports():  # only now: plotting takes as long to import as torch
-        from fedtsd.report.figures import draw
-    draw(folder.path)
-    sys.stdout.write(f"{shown(folder.path)}\n")
+            _carry_out(config, federation, folder, [Progress(config)], _draw)
+        except KeyboardInterrupt:
+            _say(f"stopped; continue with: {again}")
+            raise
+        except InputError:
+            raise
+        except StorageError as error:
+            raise StorageError(f"{error}; with that mended continue with: {again}") from error
+        except Exception:
+            _say(f"failed; the traceback is in {path}/status.json")
+            raise
+    sys.stdout.write(f"{shown(path)}\n")
     sys.stdout.flush()
 
 
+def _draw(path: Path) -> None:
+    with fast_imports():  # only now: plotting takes as long to import as torch
+        from fedtsd.report.figures import draw
+    draw(path)
+
+
 def _carry_out(
-    config: Config, federation: Any, folder: RunFolder, observers: Sequence[Observer] = ()
+    config: Config,
+    federation: Any,
+    folder: RunFolder,
+    observers: Sequence[Observer] = (),
+    finish: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Execute a run; status.json and run.log tell how it went."""
+    """Execute a run and finish its folder; status.json and run.log tell how it went."""
     _check_files(folder)
     with _log_to(folder.path / "run.log"):
         try:
             tracker = config.tracker.open(folder.config(), folder.path)
             execute(config, federation, folder, [SIGNALS, tracker, *observers])
+            finish(folder.path)
         except KeyboardInterrupt:
             folder.set_status("interrupted")
             raise
@@ -212,10 +225,22 @@ def _check_files(folder: RunFolder) -> None:
             )
 
 
+class _RunLog(logging.FileHandler):
+    """A log that a full disk does not stop: the tables are what refuses to be incomplete."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Leave the line out."""
+
+    def close(self) -> None:
+        """Close the file, whether or not the last lines have a place."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Send what the package logs to a file, and nowhere else, until the block ends."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("fedtsd")
     before = logger.level, logger.propagate

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedtsd.checkpoint import read_checkpoint, write_atomically, write_checkpoint
+from fedtsd.checkpoint import read_checkpoint, write_checkpoint
 from fedtsd.errors import RunFolderError
 
 SHARED = torch.arange(4.0)
@@ -47,19 +47,6 @@ def test_a_cut_file_is_found(tmp_path, size: int) -> None:
     os.truncate(path, size if size >= 0 else path.stat().st_size - 1)
     with pytest.raises(RunFolderError, match="checkpoint"):
         read_checkpoint(path)
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full_disk(_: int) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_objects_are_refused(tmp_path) -> None:

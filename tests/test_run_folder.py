@@ -29,6 +29,7 @@ def test_cells_keep_every_bit(tmp_path) -> None:
 
 def test_rewind_drops_later_rounds_and_half_lines(tmp_path) -> None:
     folder = RunFolder.create(tmp_path, "")
+    folder.append("rounds", [{"round": r} for r in (1, 2, 3)])
     folder.append("assignments", [ROW, ROW | {"round": 2}, ROW | {"round": 3}])
     with (tmp_path / "assignments.csv").open("a") as file:
         file.write("2,1,0")
