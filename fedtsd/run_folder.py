@@ -125,8 +125,9 @@ class RunFolder:
         return status
 
     def set_status(self, state: str, **facts: Any) -> None:
-        """Write status.json; earlier facts stay."""
-        self.write_json("status", {**self.status(), "state": state, "updated": _now(), **facts})
+        """Write status.json; earlier facts stay, those given as None go."""
+        told = {**self.status(), "state": state, "updated": _now(), **facts}
+        self.write_json("status", {key: value for key, value in told.items() if value is not None})
 
     def set_failed(self, error: BaseException) -> None:
         """Record a failure with its traceback, unless the disk has no place for that either."""
