@@ -29,15 +29,18 @@ from fedtsd.config import Config
 from fedtsd.experiment import build, load_federation
 
 ODD = [
-    "-1", "0", "1", "2", "7", "1000000000000", "-1000000000000", "1e308", "1e-308", "-0.5", "0.5", "1.5",
-    "nan", "inf", "-inf", "null", "true", "false", "", "''", "text", "'two words'", "'\u00e9\u4e2d'", "[]",
-    "[1,2]", "[-1]", "[[1]]", "[null]", "{}", "{a:1}", "???", "'???'", "${nothing.here}", "${seed}",
-    "${oc.env:NOTHING_LIKE_IT}", "/nowhere", ".", "a,b", "1,2", "range(3)", "[1", "{a", "a;b", "=", "9" * 400,
-    "x" * 5000,
+    "-1", "0", "1", "2", "7", "1000000000000", "-1000000000000", "1e308", "1e-308", "-0.5", "0.5",
+    "1.5", "nan", "inf", "-inf", "null", "true", "false", "", "''", "text", "'two words'",
+    "'\u00e9\u4e2d'", "[]", "[1,2]", "[-1]", "[[1]]", "[null]", "{}", "{a:1}", "???", "'???'",
+    "${nothing.here}", "${seed}", "${oc.env:NOTHING_LIKE_IT}", "/nowhere", ".", "a,b", "1,2",
+    "range(3)", "[1", "{a", "a;b", "=", "9" * 400, "x" * 5000,
 ]  # fmt: skip
-WHOLE = ["=", "", " ", "seed", "~seed", "~dataset", "~nothing", "+seed=1", "++seed=1", "+new=1", "++new.one=1",
-         "+training.new=1", "dataset@other=digits", "~training.lr", "hydra.nothing=1", "hydra/nothing=1",
-         "+method=fedavg", "method@model=fedavg", "seed=1 rounds=2", "--seed=1", "a.b.c=1", "..=1", "@=1", ]  # fmt: skip
+WHOLE = [
+    "=", "", " ", "seed", "~seed", "~dataset", "~nothing", "+seed=1", "++seed=1", "+new=1",
+    "++new.one=1", "+training.new=1", "dataset@other=digits", "~training.lr", "hydra.nothing=1",
+    "hydra/nothing=1", "+method=fedavg", "method@model=fedavg", "seed=1 rounds=2", "--seed=1",
+    "a.b.c=1", "..=1", "@=1",
+]  # fmt: skip
 
 
 @cache
@@ -126,7 +129,7 @@ def judged(overrides: list[str]) -> str:
         code, said = attempt(overrides)
     except (Exception, SystemExit) as error:
         trace = traceback.extract_tb(error.__traceback__)
-        ours = [f"{f.filename.rpartition('/')[2]}:{f.lineno}" for f in trace if "fedtsd/" in f.filename]
+        ours = [f"{f.filename}:{f.lineno}" for f in trace if "/fedtsd/" in f.filename]
         return f"wrong: {type(error).__name__}: {str(error)[:150]!r} {ours[-3:]}"
     if code == 0:
         return "built"

@@ -2,11 +2,11 @@
 
     python -m tests.kills FOLDER RANDOM STEPS SEED
 
-RANDOM kills come at random moments, several in one run if it has not ended by then. STEPS kills come
-in the middle of a write, so that half of a file or of a table's rows is there, or right after a file
-was moved to its place; 0 means at every such step of a run. Runs are forked from this process, which
-has imported everything, so one takes well below a second. Prints what was done as JSON; exit code 1
-if a folder differs.
+RANDOM kills come at random moments, several in one run if it has not ended by then. STEPS kills
+come in the middle of a write, so that half of a file or of a table's rows is there, or right after
+a file was moved to its place; 0 means at every such step of a run. Runs are forked from this
+process, which has imported everything. Prints what was done as JSON; exit code 1 if a folder
+differs.
 """
 
 import itertools
@@ -80,7 +80,7 @@ def ended(pid: int) -> int:
 
 
 def kill_at_step(number: int) -> None:
-    """Let this process die in its step `number` of writing, counted from 0, with half of it done."""
+    """Let this process die in its step `number` of writing, from 0 on, with half of it done."""
     steps = iter(range(number + 1))
     flush, append = fedtsd.disk.flush, fedtsd.run_folder.append_whole
 
