@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedtsd.catalogue import conf_dir
 from fedtsd.compose import as_yaml, check, composed, explain, files_of, key_of, resolve
 from fedtsd.config import Config, parse
+from fedtsd.disk import refusals
 from fedtsd.errors import (
     ConfigError,
     FedtsdError,
@@ -85,10 +86,20 @@ def train(args: list[str]) -> int:
         check(composed(args))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printing
     sys.argv = ["fedtsd", *args]
+    failed: list[Exception] = []
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            _run(cfg)
+        except Exception as error:  # Hydra would add a line of its own
+            failed.append(error)
+
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_run)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
+    if failed:
+        raise failed[0]
     return 0
 
 
@@ -167,7 +178,8 @@ def _attend(config: Config, federation: Any, path: Path, opened: Callable[[], Ru
         folder = opened()
         try:
             folder.set_status("running")
-            _carry_out(config, federation, folder, [Progress(config)], _draw)
+            with refusals(path):
+                _carry_out(config, federation, folder, [Progress(config)], _draw)
         except KeyboardInterrupt:
             _say(f"stopped; continue with: {again}")
             raise

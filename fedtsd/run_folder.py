@@ -211,7 +211,8 @@ class RunFolder:
     def save_checkpoint(self, round: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of a round; the one before it is kept, older ones are removed."""
         for table in TABLES:  # after a power cut, too, tables have the rounds of the checkpoint
-            flush(self._table(table))
+            with refusals(self._table(table)):
+                flush(self._table(table))
         write_checkpoint(self._checkpoints / f"round-{round:06d}.safetensors", state)
         for old in sorted(self._checkpoints.glob("round-*.safetensors"))[:-2]:
             old.unlink()
