@@ -10,8 +10,10 @@ from fedtsd.errors import StorageError
 
 REFUSALS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
 )  # fmt: skip
-"""What a disk says when it is full, over quota or read-only: the user's to mend, not a defect."""
+"""What a disk says that is full, over quota or read-only, or of a path that cannot be a folder: the
+user's to mend, not a defect."""
 
 
 @contextmanager

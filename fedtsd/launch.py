@@ -5,22 +5,24 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fedtsd.catalogue import conf_dir
+from fedtsd.clients.engine import check_machine
 from fedtsd.compose import as_yaml, check, composed, explain, files_of, key_of, resolve
 from fedtsd.config import Config, parse
+from fedtsd.data.federation import Federation
 from fedtsd.disk import refusals
 from fedtsd.errors import (
     ConfigError,
@@ -36,6 +38,7 @@ from fedtsd.imports import fast_imports
 from fedtsd.observer import Observer
 from fedtsd.progress import Progress
 from fedtsd.run_folder import RunFolder
+from fedtsd.run_log import log_to
 
 log = logging.getLogger("fedtsd")
 
@@ -84,6 +87,8 @@ def train(args: list[str]) -> int:
     """Run `fedtsd train` with these arguments through Hydra; return the exit code."""
     if not any(arg.startswith("-") for arg in args):
         check(composed(args))
+    elif wrong := [arg for arg in get_args_parser().parse_known_args(args)[1] if arg[:1] == "-"]:
+        raise ConfigError(f"{wrong[0]}: is no flag; overrides have no dashes before them")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printing
     sys.argv = ["fedtsd", *args]
     failed: list[Exception] = []
@@ -108,10 +113,16 @@ def resume(path: Path, others: list[str]) -> int:
     if others:
         raise ConfigError(f"resume: takes no other overrides, got {' '.join(others)}")
     config = parse(RunFolder.reopen(path).config())
-    federation = load_federation(config)
+    federation = _ready(config)
     # Opened again once it is ours: until then another process may have finished it.
     _attend(config, federation, path, partial(RunFolder.reopen, path))
     return 0
+
+
+def _ready(config: Config) -> Federation:
+    """Deal the data of a run that this machine can carry out. Raises InputError, else."""
+    check_machine(config.device, config.sketch())
+    return load_federation(config)
 
 
 def run_cell(overrides: list[str], root: Path) -> Path:
@@ -151,7 +162,7 @@ def carry_out_cell(cfg: DictConfig, path: Path) -> None:
             folder = RunFolder.create(path, as_yaml(cfg))
         try:
             config = check(cfg)
-            _carry_out(config, load_federation(config), folder)
+            _carry_out(config, _ready(config), folder)
         except Exception as error:
             if folder.status().get("state") != "failed":  # it did not get to its first round
                 folder.set_failed(error)
@@ -163,7 +174,7 @@ def _run(cfg: DictConfig) -> None:
     path = Path(HydraConfig.get().runtime.output_dir)
     try:
         config = check(cfg)
-        federation = load_federation(config)
+        federation = _ready(config)
     except InputError:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -171,7 +182,9 @@ def _run(cfg: DictConfig) -> None:
     _attend(config, federation, path, partial(RunFolder.create, path, as_yaml(cfg)))
 
 
-def _attend(config: Config, federation: Any, path: Path, opened: Callable[[], RunFolder]) -> None:
+def _attend(
+    config: Config, federation: Federation, path: Path, opened: Callable[[], RunFolder]
+) -> None:
     """Carry out a run that somebody watches, draw it, and say where it is or how to go on."""
     again = f"fedtsd train resume={path}"
     with RunFolder(path).lock():
@@ -202,14 +215,14 @@ def _draw(path: Path) -> None:
 
 def _carry_out(
     config: Config,
-    federation: Any,
+    federation: Federation,
     folder: RunFolder,
     observers: Sequence[Observer] = (),
     finish: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Execute a run and finish its folder; status.json and run.log tell how it went."""
     _check_files(folder)
-    with _log_to(folder.path / "run.log"):
+    with log_to(folder.path / "run.log"):
         try:
             tracker = config.tracker.open(folder.config(), folder.path)
             execute(config, federation, folder, [SIGNALS, tracker, *observers])
@@ -235,37 +248,6 @@ def _check_files(folder: RunFolder) -> None:
             raise RunFolderError(
                 f"{path}: has changed since the run in {folder.path} began; start a new run"
             )
-
-
-class _RunLog(logging.FileHandler):
-    """A log that a full disk does not stop: the tables are what refuses to be incomplete."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        """Leave the line out."""
-
-    def close(self) -> None:
-        """Close the file, whether or not the last lines have a place."""
-        with suppress(OSError):
-            super().close()
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Send what the package logs to a file, and nowhere else, until the block ends."""
-    handler = _RunLog(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("fedtsd")
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
-        handler.close()
 
 
 def shown(path: Path) -> Path:

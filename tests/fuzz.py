@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -26,14 +27,14 @@ from fedtsd.cli import main
 from fedtsd.clients.ray_engine import Ray
 from fedtsd.compose import check as launch_check
 from fedtsd.config import Config
-from fedtsd.experiment import build, load_federation
+from fedtsd.experiment import build
 
 ODD = [
     "-1", "0", "1", "2", "7", "1000000000000", "-1000000000000", "1e308", "1e-308", "-0.5", "0.5",
     "1.5", "nan", "inf", "-inf", "null", "true", "false", "", "''", "text", "'two words'",
-    "'\u00e9\u4e2d'", "[]", "[1,2]", "[-1]", "[[1]]", "[null]", "{}", "{a:1}", "???", "'???'",
-    "${nothing.here}", "${seed}", "${oc.env:NOTHING_LIKE_IT}", "/nowhere", ".", "a,b", "1,2",
-    "range(3)", "[1", "{a", "a;b", "=", "9" * 400, "x" * 5000,
+    "'\u00e9\u4e2d'", "[]", "[1,2]", "[0]", "[-1]", "[1000000000000]", "[[1]]", "[null]", "{}",
+    "{a:1}", "???", "'???'", "${nothing.here}", "${seed}", "${oc.env:NOTHING_LIKE_IT}", "/nowhere",
+    ".", "a,b", "1,2", "range(3)", "[1", "{a", "a;b", "=", "9" * 400, "x" * 5000,
 ]  # fmt: skip
 WHOLE = [
     "=", "", " ", "seed", "~seed", "~dataset", "~nothing", "+seed=1", "++seed=1", "+new=1",
@@ -107,7 +108,7 @@ def attempt(overrides: list[str]) -> tuple[int, str]:
         return checked[-1]
 
     def built(**_: Any) -> Any:
-        federation = load_federation(checked[-1])
+        federation = launch._ready(checked[-1])
         if not isinstance(checked[-1].engine, Ray):  # that one would start a cluster
             build(checked[-1], federation).engine.close()
         return lambda _: lambda: None
@@ -138,24 +139,20 @@ def judged(overrides: list[str]) -> str:
     return f"wrong: exit code {code}, {said[:300]!r}"
 
 
-def fuzz(count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Judge random overrides; return how many ended how, and a line on each that ended wrong."""
-    counts: Counter[str] = Counter()
-    wrong = []
+def fuzz(count: int, seed: int) -> Iterator[tuple[str, list[str]]]:
+    """Judge random overrides; yield each verdict and what it is of."""
     rng = random.Random(seed)
     for _ in range(count):
         overrides = draw(rng)
-        verdict = judged(overrides)
-        counts[verdict.partition(":")[0]] += 1
-        if verdict.startswith("wrong"):
-            wrong.append(f"{[o[:80] for o in overrides]} {verdict}")
-    return counts, wrong
+        yield judged(overrides), overrides
 
 
 if __name__ == "__main__":
     os.environ["FEDTSD_DATA"] = tempfile.mkdtemp()
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
-    counts, wrong = fuzz(*map(int, sys.argv[1:]))
-    sys.stdout.write("\n".join([*wrong, str(dict(counts))]) + "\n")
+    counts: Counter[str] = Counter()
+    for verdict, overrides in fuzz(*map(int, sys.argv[1:])):
+        counts[verdict.partition(":")[0]] += 1
+        if verdict.startswith("wrong"):
+            sys.stdout.write(f"{[o[:80] for o in overrides]} {verdict}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{dict(counts)}\n")
