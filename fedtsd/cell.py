@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtsd.checkpoint import write_atomically
+from fedtsd.disk import write_atomically
 from fedtsd.run_folder import RunFolder
 from fedtsd.score import ACCURACY, SCORES, Score, score_of
 

@@ -6,9 +6,6 @@ the old file or the new one. A checksum over structure and tensors finds damage 
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +14,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from fedtsd.errors import RunFolderError
+from fedtsd.disk import replacing
+from fedtsd.errors import RunFolderError, StorageError
 
 FORMAT = "fedtsd-checkpoint-2"
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (nested dicts and lists of tensors, arrays, numbers, strings) atomically."""
+    """Write `state` (nested dicts and lists of tensors, arrays, numbers, strings) atomically.
+
+    Raises StorageError where the disk refuses it; an old file at `path` stays.
+    """
     tensors: dict[str, torch.Tensor] = {}
     structure = json.dumps(_pack(state, tensors, {}))
     metadata = {"format": FORMAT, "structure": structure, "sha256": _digest(structure, tensors)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as beside:
-        save_file(tensors, beside, metadata)
+    with replacing(path) as beside:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(tensors, beside, metadata)
+        except SafetensorError as error:  # its own word for an OSError
+            raise StorageError(f"{path}: {error}") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -50,22 +54,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path}: the checkpoint is damaged: its checksum does not match")
     state: dict[str, Any] = _unpack(json.loads(structure), tensors)
     return state
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers and kills see the old content or the new, nothing between."""
-    with _replacing(path) as beside:
-        beside.write_bytes(content)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a place beside `path` to write to; what is there at the end is moved to `path`."""
-    beside = path.with_name(f".{path.name}.writing")
-    yield beside
-    with beside.open("rb+") as file:
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor], seen: dict[int, str]) -> Any:

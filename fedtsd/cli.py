@@ -11,7 +11,8 @@ from typing import Any
 
 from fedtsd import __version__
 from fedtsd.catalogue import describe_methods, describe_train
-from fedtsd.errors import InputError, Terminated
+from fedtsd.disk import refusals
+from fedtsd.errors import InputError, StorageError, Terminated
 from fedtsd.imports import fast_imports
 
 HELP = """\
@@ -65,10 +66,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args[0] not in commands:
             return _refuse(args[0], commands)
-        return commands[args[0]](args[1:])
-    except InputError as error:
+        with refusals(Path.cwd()):
+            return commands[args[0]](args[1:])
+    except (InputError, StorageError) as error:
         print(f"fedtsd: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt as stop:
         return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:  # the reader of our output has gone, as in `fedtsd methods | head -1`

@@ -49,12 +49,17 @@ def composed(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     for override in parsed(overrides):
         group, value = override.key_or_group, override.value()
-        if group in GROUPS and isinstance(value, int | float):  # Hydra does not say which group
+        if group not in GROUPS or override.is_delete() or override.is_sweep_override():
+            continue
+        if value is None:
+            raise ConfigError(f"{group}: null cannot be chosen; leave it out, or write ~{group}")
+        names = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) for name in names):  # Hydra does not say which group
             raise ConfigError(unknown(str(value), options(group), f"{group}:"))
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("train", overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         raise explain(error) from error
 
 

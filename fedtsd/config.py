@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from fedtsd.aggregation import Aggregation
 from fedtsd.attack import Attack
@@ -184,8 +186,7 @@ class Config:
         self._check_clients(facts, facts.num_samples - held_out)
         if self.attack is not None:
             _under("attack", self.attack.check, facts.regression)
-        model = _under("model", self.model.build, facts.shape, facts.num_outputs)
-        layers = layers_of(model, self.personalization.separates)
+        layers = layers_of(self.sketch(), self.personalization.separates)
         _under("personalization", self.personalization.check, layers)
         _under("aggregation", self.aggregation.check, len(layers))
         num_personal = int(self.personalization.may_keep(layers).sum())
@@ -255,6 +256,21 @@ class Config:
                     f"drift: needs clients to whom samples can be dealt; {error}"
                 ) from error
             _under("partition", enlarged.check, facts, num_samples)
+
+    def sketch(self) -> nn.Sequential:
+        """Return the model without memory for its weights: names and shapes alone.
+
+        Raises ValueError for a model that cannot be.
+        """
+        facts = self.dataset.facts
+        try:
+            with torch.device("meta"):
+                model: nn.Sequential = _under(
+                    "model", self.model.build, facts.shape, facts.num_outputs
+                )
+        except (RuntimeError, TypeError) as error:  # sizes beyond what torch can count
+            raise ValueError(f"model: cannot be built: {str(error).splitlines()[0]}") from error
+        return model
 
     def attackers(self, num_clients: int) -> np.ndarray:
         """Return who lies of N clients, bool [N]; they are in no score."""

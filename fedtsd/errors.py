@@ -5,7 +5,7 @@ FedtsdError
 │   ├── ConfigError        a key or a value of the config
 │   ├── DataError          a data set: missing, broken, not reachable
 │   └── RunFolderError     a run folder: finished, missing, or a checkpoint that is damaged
-├── StorageError           a disk that is full
+├── StorageError           a disk that is full or read-only; one line, exit code 1
 ├── EngineError            clients could not work: a process that ran them died
 └── ProtocolError          a reply that the channel refuses
     └── PrivacyError       a reply that holds something which must stay on the client
@@ -51,7 +51,7 @@ class RunFolderError(InputError):
 
 
 class StorageError(FedtsdError):
-    """There is no space for what a run has to keep."""
+    """The disk refuses what has to be kept: no space, or no right to write."""
 
 
 class EngineError(FedtsdError):

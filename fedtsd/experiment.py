@@ -365,8 +365,8 @@ def execute(
 ) -> None:
     """Run an experiment in its folder from its last checkpoint on, or from the start.
 
-    Observers are told of every round and see nothing else. An interruption leaves a checkpoint of
-    the last whole round; tables never hold half a round.
+    Observers are told of every round and see nothing else. However the run ends, short of a kill,
+    tables hold no half of a round.
     """
     experiment = build(config, federation)
     saved = folder.load_checkpoint()
@@ -383,6 +383,7 @@ def execute(
     for line in describe(config, federation, experiment.layers):
         log.info("%s", line)
     with ExitStack() as stack:
+        stack.callback(folder.cut)
         stack.callback(experiment.engine.close)
         # A sum split over threads has other bits, so the server's algebra has one thread too.
         stack.enter_context(threadpool_limits(1, user_api="blas"))

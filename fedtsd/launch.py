@@ -5,27 +5,32 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fedtsd.catalogue import conf_dir
+from fedtsd.clients.engine import check_machine
 from fedtsd.compose import as_yaml, check, composed, explain, files_of, key_of, resolve
 from fedtsd.config import Config, parse
+from fedtsd.data.federation import Federation
+from fedtsd.disk import refusals
 from fedtsd.errors import (
     ConfigError,
     FedtsdError,
     InputError,
     Interrupted,
     RunFolderError,
+    StorageError,
     Terminated,
 )
 from fedtsd.experiment import execute, load_federation
@@ -33,6 +38,7 @@ from fedtsd.imports import fast_imports
 from fedtsd.observer import Observer
 from fedtsd.progress import Progress
 from fedtsd.run_folder import RunFolder
+from fedtsd.run_log import log_to
 
 log = logging.getLogger("fedtsd")
 
@@ -81,12 +87,24 @@ def train(args: list[str]) -> int:
     """Run `fedtsd train` with these arguments through Hydra; return the exit code."""
     if not any(arg.startswith("-") for arg in args):
         check(composed(args))
+    elif wrong := [arg for arg in get_args_parser().parse_known_args(args)[1] if arg[:1] == "-"]:
+        raise ConfigError(f"{wrong[0]}: is no flag; overrides have no dashes before them")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printing
     sys.argv = ["fedtsd", *args]
+    failed: list[Exception] = []
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            _run(cfg)
+        except Exception as error:  # Hydra would add a line of its own
+            failed.append(error)
+
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_run)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
+    if failed:
+        raise failed[0]
     return 0
 
 
@@ -94,11 +112,17 @@ def resume(path: Path, others: list[str]) -> int:
     """Continue the run at `path` with its own config."""
     if others:
         raise ConfigError(f"resume: takes no other overrides, got {' '.join(others)}")
-    folder = RunFolder.reopen(path)
-    config = parse(folder.config())
-    federation = load_federation(config)
-    _attend(config, federation, folder)
+    config = parse(RunFolder.reopen(path).config())
+    federation = _ready(config)
+    # Opened again once it is ours: until then another process may have finished it.
+    _attend(config, federation, path, partial(RunFolder.reopen, path))
     return 0
+
+
+def _ready(config: Config) -> Federation:
+    """Deal the data of a run that this machine can carry out. Raises InputError, else."""
+    check_machine(config.device, config.sketch())
+    return load_federation(config)
 
 
 def run_cell(overrides: list[str], root: Path) -> Path:
@@ -138,7 +162,7 @@ def carry_out_cell(cfg: DictConfig, path: Path) -> None:
             folder = RunFolder.create(path, as_yaml(cfg))
         try:
             config = check(cfg)
-            _carry_out(config, load_federation(config), folder)
+            _carry_out(config, _ready(config), folder)
         except Exception as error:
             if folder.status().get("state") != "failed":  # it did not get to its first round
                 folder.set_failed(error)
@@ -150,45 +174,59 @@ def _run(cfg: DictConfig) -> None:
     path = Path(HydraConfig.get().runtime.output_dir)
     try:
         config = check(cfg)
-        federation = load_federation(config)
-        folder = RunFolder.create(path, as_yaml(cfg))
+        federation = _ready(config)
     except InputError:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
         raise
-    _attend(config, federation, folder)
+    _attend(config, federation, path, partial(RunFolder.create, path, as_yaml(cfg)))
 
 
-def _attend(config: Config, federation: Any, folder: RunFolder) -> None:
+def _attend(
+    config: Config, federation: Federation, path: Path, opened: Callable[[], RunFolder]
+) -> None:
     """Carry out a run that somebody watches, draw it, and say where it is or how to go on."""
-    try:
-        with folder.lock():
+    again = f"fedtsd train resume={path}"
+    with RunFolder(path).lock():
+        folder = opened()
+        try:
             folder.set_status("running")
-            _carry_out(config, federation, folder, [Progress(config)])
-    except KeyboardInterrupt:
-        _say(f"stopped; continue with: fedtsd train resume={folder.path}")
-        raise
-    except InputError:
-        raise
-    except Exception:
-        _say(f"failed; the traceback is in {folder.path}/status.json")
-        raise
-    with fast_imports():  # only now: plotting takes as long to import as torch
-        from fedtsd.report.figures import draw
-    draw(folder.path)
-    sys.stdout.write(f"{shown(folder.path)}\n")
+            with refusals(path):
+                _carry_out(config, federation, folder, [Progress(config)], _draw)
+        except KeyboardInterrupt:
+            _say(f"stopped; continue with: {again}")
+            raise
+        except InputError:
+            raise
+        except StorageError as error:
+            raise StorageError(f"{error}; with that mended continue with: {again}") from error
+        except Exception:
+            _say(f"failed; the traceback is in {path}/status.json")
+            raise
+    sys.stdout.write(f"{shown(path)}\n")
     sys.stdout.flush()
 
 
+def _draw(path: Path) -> None:
+    with fast_imports():  # only now: plotting takes as long to import as torch
+        from fedtsd.report.figures import draw
+    draw(path)
+
+
 def _carry_out(
-    config: Config, federation: Any, folder: RunFolder, observers: Sequence[Observer] = ()
+    config: Config,
+    federation: Federation,
+    folder: RunFolder,
+    observers: Sequence[Observer] = (),
+    finish: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Execute a run; status.json and run.log tell how it went."""
+    """Execute a run and finish its folder; status.json and run.log tell how it went."""
     _check_files(folder)
-    with _log_to(folder.path / "run.log"):
+    with log_to(folder.path / "run.log"):
         try:
             tracker = config.tracker.open(folder.config(), folder.path)
             execute(config, federation, folder, [SIGNALS, tracker, *observers])
+            finish(folder.path)
         except KeyboardInterrupt:
             folder.set_status("interrupted")
             raise
@@ -210,25 +248,6 @@ def _check_files(folder: RunFolder) -> None:
             raise RunFolderError(
                 f"{path}: has changed since the run in {folder.path} began; start a new run"
             )
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Send what the package logs to a file, and nowhere else, until the block ends."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("fedtsd")
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
-        handler.close()
 
 
 def shown(path: Path) -> Path:

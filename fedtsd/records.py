@@ -18,6 +18,7 @@ from fedtsd.data.dataset import Dataset
 from fedtsd.data.federation import SPLITS, Federation
 from fedtsd.data.table.dataset import Table, schema_of
 from fedtsd.data.table.schema import schema_rows
+from fedtsd.disk import write_atomically
 from fedtsd.messages import INCIDENTS, Reply, Request
 from fedtsd.models import Layer
 from fedtsd.run_folder import RunFolder
@@ -190,7 +191,7 @@ def _write_counts(
         for client, holder in holders.items():
             labels = np.flatnonzero(held[holder])
             lines += [f"{client},{split},{label},{held[holder, label]}" for label in labels]
-    (folder.path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    write_atomically(folder.path / f"{name}.csv", ("\n".join(lines) + "\n").encode())
 
 
 def write_similarity(folder: RunFolder, federation: Federation, server: ServerState) -> None:

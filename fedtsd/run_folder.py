@@ -3,14 +3,12 @@
 import csv
 import io
 import json
-import platform
-import subprocess
-import sys
+import logging
+import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
-from fedtsd import __version__
-from fedtsd.checkpoint import read_checkpoint, write_atomically, write_checkpoint
-from fedtsd.errors import RunFolderError
+from fedtsd.checkpoint import read_checkpoint, write_checkpoint
+from fedtsd.disk import append_whole, flush, refusals, write_atomically
+from fedtsd.environment import environment
+from fedtsd.errors import RunFolderError, StorageError
 from fedtsd.score import ACCURACY, MAE, Score
 
 _CLIENTS = (
@@ -50,8 +49,8 @@ TABLES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 MEASURED = {ACCURACY.name: ("accuracy",), MAE.name: ("mae", "rmse")}
 """What stands in the tables in the place of accuracy."""
-COMMAND = ["fedtsd", *sys.argv[1:]]  # as typed; Hydra is given another argv later
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core")
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -67,14 +66,15 @@ class RunFolder:
 
         Raises RunFolderError if a run is there already: it is never overwritten.
         """
-        if (path / "status.json").exists() or (path / "config.yaml").exists():
+        if (path / "config.yaml").exists():
             raise RunFolderError(f"{path}: holds a run already; choose another folder")
         path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
-        write_atomically(path / "config.yaml", config.encode())
         folder.write_json("environment", environment())
-        folder.set_status("running", started=_now())
         folder.rewind(-1)
+        folder.write_json("status", {"state": "running", "updated": _now(), "started": _now()})
+        # Last: with it there is a run, and the same command that began it would be refused.
+        write_atomically(path / "config.yaml", config.encode())
         return folder
 
     @classmethod
@@ -96,11 +96,16 @@ class RunFolder:
 
         Raises RunFolderError if another process still has it after `patience` seconds.
         """
+        lock = FileLock(self.path / ".lock", timeout=patience)
         try:
-            with FileLock(self.path / ".lock", timeout=patience):
-                yield
+            with refusals(self.path):
+                lock.acquire()
         except Timeout as error:
             raise RunFolderError(f"{self.path}: another process is running it") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def is_locked(self) -> bool:
@@ -118,25 +123,39 @@ class RunFolder:
         file = self.path / "status.json"
         if not file.is_file():
             return {}
-        status: dict[str, Any] = json.loads(file.read_text())
+        try:
+            status: dict[str, Any] = json.loads(file.read_text())
+        except ValueError as error:
+            raise RunFolderError(f"{file}: is damaged ({error}); remove it to go on") from error
         return status
 
     def set_status(self, state: str, **facts: Any) -> None:
-        """Write status.json; earlier facts stay."""
-        self.write_json("status", {**self.status(), "state": state, "updated": _now(), **facts})
+        """Write status.json; earlier facts stay, those given as None go."""
+        told = {**self.status(), "state": state, "updated": _now(), **facts}
+        self.write_json("status", {key: value for key, value in told.items() if value is not None})
 
     def set_failed(self, error: BaseException) -> None:
-        """Record a failure with its traceback."""
+        """Record a failure with its traceback, unless the disk has no place for that either."""
         trace = "".join(traceback.format_exception(error))
-        self.set_status("failed", error=f"{type(error).__name__}: {error}", traceback=trace)
+        with suppress(StorageError):
+            self.set_status("failed", error=f"{type(error).__name__}: {error}", traceback=trace)
 
     def config(self) -> dict[str, Any]:
-        """Return the resolved config of the run."""
-        config: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text())
+        """Return the resolved config of the run. Raises RunFolderError if it cannot be read."""
+        file = self.path / "config.yaml"
+        try:
+            config = yaml.safe_load(file.read_text())
+        except (ValueError, yaml.YAMLError) as error:
+            raise RunFolderError(f"{file}: is damaged: {str(error).splitlines()[0]}") from error
+        if not isinstance(config, dict):
+            raise RunFolderError(f"{file}: is damaged: it holds no config")
         return config
 
     def append(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows to a table; floats keep every bit, None and NaN become empty cells."""
+        """Append rows to a table; floats keep every bit, None and NaN become empty cells.
+
+        Raises StorageError where the disk refuses them; then none of them is there.
+        """
         columns = columns_of(table, self._score)
         known, text = set(columns), io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -144,8 +163,7 @@ class RunFolder:
             if odd := row.keys() - known:
                 raise ValueError(f"{table}: no columns {', '.join(sorted(odd))}")
             writer.writerow([_cell(row.get(column)) for column in columns])
-        with (self.path / f"{table}.csv").open("a") as file:
-            file.write(text.getvalue())
+        append_whole(self._table(table), text.getvalue().encode())
 
     def rewind(self, round: int, score: Score = ACCURACY) -> None:
         """Cut all tables back to the rows of rounds up to `round`; -1 leaves the header.
@@ -155,11 +173,34 @@ class RunFolder:
         self._score = score
         for table in TABLES:
             columns = columns_of(table, score)
-            file = self.path / f"{table}.csv"
-            lines = file.read_text().splitlines(keepends=True)[1:] if file.exists() else []
-            # A kill may leave half a line; it belongs to a round that is run again.
-            kept = [line for line in lines if line.endswith("\n") and _round_of(line) <= round]
-            write_atomically(file, (",".join(columns) + "\n" + "".join(kept)).encode())
+            kept = [line for line in self._lines(table) if _round_of(line) <= round]
+            if table == "rounds" and len(kept) < round:
+                raise RunFolderError(
+                    f"{self._table(table)}: lacks rounds of the {round} that the checkpoint has "
+                    "seen; start a new run"
+                )
+            text = ",".join(columns) + "\n" + "".join(kept)
+            write_atomically(self._table(table), text.encode())
+
+    def cut(self) -> None:
+        """Cut off the rows of a round that was not written whole. It needs no space on the disk."""
+        whole = max([_round_of(line) for line in self._lines("rounds")], default=0)
+        for table in TABLES:
+            header = self._table(table).read_text().partition("\n")[0] + "\n"
+            kept = [line for line in self._lines(table) if _round_of(line) <= whole]
+            os.truncate(self._table(table), len((header + "".join(kept)).encode()))
+
+    def _table(self, name: str) -> Path:
+        return self.path / f"{name}.csv"
+
+    def _lines(self, table: str) -> list[str]:
+        """Return the whole lines of a table below its header; a kill may leave half of one."""
+        file = self._table(table)
+        lines = file.read_text().splitlines(keepends=True)[1:] if file.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        if odd := [line for line in whole if not line.partition(",")[0].isdecimal()]:
+            raise RunFolderError(f"{file}: is damaged: no round begins the line {odd[0][:40]!r}")
+        return whole
 
     def write_json(self, name: str, content: Any) -> None:
         """Write NAME.json atomically."""
@@ -174,14 +215,31 @@ class RunFolder:
 
     def save_checkpoint(self, round: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of a round; the one before it is kept, older ones are removed."""
+        for table in TABLES:  # after a power cut, too, tables have the rounds of the checkpoint
+            with refusals(self._table(table)):
+                flush(self._table(table))
         write_checkpoint(self._checkpoints / f"round-{round:06d}.safetensors", state)
         for old in sorted(self._checkpoints.glob("round-*.safetensors"))[:-2]:
             old.unlink()
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Return the newest state, None if no round was saved yet."""
-        found = sorted(self._checkpoints.glob("round-*.safetensors"))
-        return read_checkpoint(found[-1]) if found else None
+        """Return the newest state that can be read, None if no round was saved yet.
+
+        A damaged checkpoint is passed over with a warning. Raises RunFolderError if all are
+        damaged: a run that has come so far does not silently begin again.
+        """
+        found = sorted(self._checkpoints.glob("round-*.safetensors"), reverse=True)
+        for path in found:
+            try:
+                return read_checkpoint(path)
+            except RunFolderError as error:
+                log.warning("%s; taking the checkpoint before it", error)
+        if found:
+            raise RunFolderError(
+                f"{self._checkpoints}: none of {len(found)} checkpoints can be read (run.log says "
+                "why); remove them to begin the run again from round 1"
+            )
+        return None
 
     @property
     def _checkpoints(self) -> Path:
@@ -193,32 +251,6 @@ def columns_of(table: str, score: Score) -> tuple[str, ...]:
     names = {"accuracy": MEASURED[score.name]}
     names |= {a: (b,) for a, b in zip(ACCURACY.columns, score.columns, strict=True)}
     return tuple(new for old in TABLES[table] for new in names.get(old, (old,)))
-
-
-def environment() -> dict[str, Any]:
-    """Return where the run happens: versions, host, device, git commit of the working folder."""
-    import torch
-
-    return {
-        "fedtsd": __version__,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "host": platform.node(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git_commit": _git_commit(),
-        "command": COMMAND,
-    }
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
 
 
 def _cell(value: Any) -> Any:

@@ -2,6 +2,9 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +16,37 @@ from fedtsd.models import Layer
 from fedtsd.server import ServerState
 
 log = logging.getLogger(__name__)
+
+
+class _RunLog(logging.FileHandler):
+    """A log that a full disk does not stop: the tables are what refuses to be incomplete."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Leave the line out."""
+
+    def close(self) -> None:
+        """Close the file, whether or not the last lines have a place."""
+        with suppress(OSError):
+            super().close()
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Send what the package logs to a file, and nowhere else, until the block ends."""
+    handler = _RunLog(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("fedtsd")
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        handler.close()
 
 
 def log_changes(before: ServerState, after: ServerState, round: int) -> None:

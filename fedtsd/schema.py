@@ -46,7 +46,10 @@ def _scalar(value: Any, expected: Any, path: str) -> Any:
     if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isnan(value):
             raise ConfigError(f"{path}: must be a number, got nan")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{path}: must be a number below 1e308, got {value}") from error
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if expected not in names:
         raise ConfigError(f"{path}: needs a _target_, got {value!r}")

@@ -1,10 +1,13 @@
 import os
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from fedtsd.checkpoint import read_checkpoint, write_atomically, write_checkpoint
+from fedtsd.checkpoint import FORMAT, read_checkpoint, write_checkpoint
 from fedtsd.errors import RunFolderError
 
 SHARED = torch.arange(4.0)
@@ -30,14 +33,68 @@ def test_what_is_written_is_read(tmp_path) -> None:
     assert state["nothing"] is None
 
 
-def test_any_flipped_bit_is_found(tmp_path) -> None:
+def test_every_flipped_bit_is_found(tmp_path) -> None:
     path = tmp_path / "c"
     write_checkpoint(path, STATE)
+    with path.open("r+b", buffering=0) as file:
+        for place, byte in enumerate(path.read_bytes()):
+            for bit in range(8):
+                os.pwrite(file.fileno(), bytes([byte ^ 1 << bit]), place)
+                with pytest.raises(RunFolderError):
+                    read_checkpoint(path)
+            os.pwrite(file.fileno(), bytes([byte]), place)
+    assert read_checkpoint(path)["round"] == 7
+
+
+def test_lost_and_swapped_blocks_are_found(tmp_path) -> None:
+    """What a disk does: a block of zeros, a block of another file, a block twice."""
+    path = tmp_path / "c"
+    write_checkpoint(path, {"w": torch.arange(4096.0)})
     content = path.read_bytes()
-    for place in range(8, len(content), 37):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        with pytest.raises(RunFolderError):
-            read_checkpoint(path)
+    for start in range(0, len(content) - 512, 512):
+        for block in (bytes(512), os.urandom(512), content[start + 512 : start + 1024]):
+            path.write_bytes(content[:start] + block + content[start + 512 :])
+            with pytest.raises(RunFolderError):
+                read_checkpoint(path)
+
+
+class Malice:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("save", ["pickle", "torch", "numpy"])
+def test_nothing_is_executed_that_lies_in_a_checkpoints_place(save: str, tmp_path) -> None:
+    trap, path = Malice(tmp_path / "executed"), tmp_path / "c"
+    if save == "pickle":
+        path.write_bytes(pickle.dumps({"round": 1, "server": trap}))
+    elif save == "torch":
+        torch.save({"round": 1, "server": trap}, path)
+    else:
+        np.savez(tmp_path / "c.npz", np.array([trap], dtype=object))
+        (tmp_path / "c.npz").rename(path)
+    with pytest.raises(RunFolderError, match="the checkpoint cannot be read"):
+        read_checkpoint(path)
+    assert not (tmp_path / "executed").exists()
+    content = path.read_bytes()
+    if save == "pickle":  # the trap works
+        pickle.loads(content)  # noqa: S301
+        assert (tmp_path / "executed").exists()
+
+
+def test_a_file_of_another_version_or_without_checksum_is_refused(tmp_path) -> None:
+    for metadata in ({}, {"format": "fedtsd-checkpoint-1"}):
+        save_file({"w": SHARED}, tmp_path / "c", metadata)
+        with pytest.raises(RunFolderError, match="not a checkpoint of this version"):
+            read_checkpoint(tmp_path / "c")
+    save_file({"w": SHARED}, tmp_path / "c", {"format": FORMAT, "structure": "{}"})
+    with pytest.raises(RunFolderError, match="its checksum does not match"):
+        read_checkpoint(tmp_path / "c")
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, -1])
@@ -47,19 +104,6 @@ def test_a_cut_file_is_found(tmp_path, size: int) -> None:
     os.truncate(path, size if size >= 0 else path.stat().st_size - 1)
     with pytest.raises(RunFolderError, match="checkpoint"):
         read_checkpoint(path)
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full_disk(_: int) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_objects_are_refused(tmp_path) -> None:

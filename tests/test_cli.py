@@ -16,6 +16,7 @@ import pytest
 
 from fedtsd.catalogue import GROUPS, options
 from fedtsd.cli import main
+from fedtsd.run_folder import RunFolder
 
 QUICK = ["rounds=2", "partition.num_clients=8"]
 
@@ -102,20 +103,30 @@ def test_kill_and_resume_give_the_same_tables(outputs) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_and_says_how_to_go_on(number: int, code: int, outputs) -> None:
-    command = [sys.executable, "-m", "fedtsd", "train", "rounds=500", "hydra.run.dir=run"]
+    run = ["rounds=500", "checkpoint_every=2", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "fedtsd", "train", *run]
     # A shell's background jobs ignore SIGINT; the run must not inherit that from whoever tests.
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
         command, cwd=outputs, stderr=subprocess.PIPE, text=True, preexec_fn=listen
     )
-    while not (outputs / "run/rounds.csv").exists():
+    rounds = outputs / "run/rounds.csv"
+    while not (rounds.exists() and rounds.read_bytes().count(b"\n") > 3):
         time.sleep(0.01)
-    time.sleep(1)
+    before = {path for path in (outputs / "run").iterdir() if not path.name.startswith(".")}
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
     assert "fedtsd train resume=" in said
     assert json.loads((outputs / "run/status.json").read_text())["state"] == "interrupted"
+    # Nothing is deleted, files are whole, and no table has half a round.
+    assert before <= set((outputs / "run").iterdir())
+    assert not list((outputs / "run").rglob(".*.writing"))
+    done = pd.read_csv(rounds)["round"].tolist()
+    assert done == list(range(1, len(done) + 1))
+    for name in ("clients", "traffic", "exchanged"):
+        assert pd.read_csv(outputs / f"run/{name}.csv")["round"].unique().tolist() == done, name
+    assert 1 <= RunFolder(outputs / "run").load_checkpoint()["round"] <= len(done)
 
 
 def test_a_run_logs_to_its_folder_and_leaves_logging_as_it_was(outputs, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """What every engine is built from."""
 
+import os
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from torch import nn
 from fedtsd.attack import Attack
 from fedtsd.clients.solvers.solver import Solver
 from fedtsd.data.federation import Federation
+from fedtsd.errors import ConfigError
 from fedtsd.messages import Engine
 from fedtsd.models import tensors_of
 from fedtsd.precision import Precision
@@ -63,3 +65,19 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def check_machine(device: str, model: nn.Module) -> None:
+    """Raise ConfigError if this machine has not the device, or no memory for one such model.
+
+    model: may be on the device `meta`, where it takes up no memory.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda needs a GPU that torch can use, and finds none; take cpu")
+    tensors = [*model.parameters(), *model.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise ConfigError(
+            f"model: must fit this machine's memory of {memory / 1e9:.1f} GB, has {size / 1e9:.1f}"
+        )

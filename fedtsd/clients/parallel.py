@@ -62,9 +62,9 @@ class ParallelEngine:
         torch.set_num_threads(1)
         keep_memory()
         self._side = side
-        self._num_workers = settings.workers or usable_cores()
-        log.info("%d processes train clients", self._num_workers)
         data = side.federation
+        self._num_workers = min(settings.workers or usable_cores(), data.num_clients)
+        log.info("%d processes train clients", self._num_workers)
         self._store = ClientStore(side.initial, side.keeps, data.num_clients)
         self._flat = FlatModel(side.model)
         self._trainer = Trainer(self._flat, side.training, side.precision, side.device)

@@ -10,9 +10,9 @@ import yaml
 from hydra.core.override_parser.types import Override
 
 from fedtsd.catalogue import conf_dir
-from fedtsd.checkpoint import write_atomically
 from fedtsd.compose import composed, digest, key_of, parsed, resolve
 from fedtsd.config import Config
+from fedtsd.disk import write_atomically
 from fedtsd.errors import ConfigError, InputError
 from fedtsd.experiment import load_arrays
 from fedtsd.schema import convert

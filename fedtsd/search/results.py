@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fedtsd.checkpoint import write_atomically
+from fedtsd.disk import write_atomically
 from fedtsd.errors import RunFolderError
 from fedtsd.score import Score
 

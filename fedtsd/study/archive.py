@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from fedtsd.cell import PLAN, Cell, read_plan
-from fedtsd.checkpoint import write_atomically
+from fedtsd.disk import write_atomically
 from fedtsd.errors import RunFolderError
 from fedtsd.study import choice
 from fedtsd.study.sitting import extend_plan, read_cells

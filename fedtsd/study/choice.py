@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from fedtsd.cell import Cell
-from fedtsd.checkpoint import write_atomically
+from fedtsd.disk import write_atomically
 from fedtsd.score import ACCURACY
 from fedtsd.search.results import validation_score
 from fedtsd.study.plan import Choices, Contestant, Point, Study

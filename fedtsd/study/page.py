@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from fedtsd.checkpoint import write_atomically
+from fedtsd.disk import write_atomically
 from fedtsd.errors import ConfigError
 from fedtsd.report.comparison import FAMILY_HEADINGS, compare
 from fedtsd.report.measures import alone, measures_of
