@@ -30,11 +30,13 @@ from fedtsd.modules import LogPrior
 from fedtsd.observer import Observer
 from fedtsd.precision import Precision
 from fedtsd.prior import NoPrior
+from fedtsd.quorum import released, with_minimum
 from fedtsd.records import (
     Evaluated,
     assignment_rows,
     model_rows,
     sums_rows,
+    withheld_rows,
     write_partition,
     write_round,
     write_schema,
@@ -105,13 +107,15 @@ class Experiment:
             server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
             server = cfg.personalization.adapt(server, r)
             server = cfg.prior.adapt(server, r)
+            reply, withheld = released(server, request, reply)
             server = cfg.aggregation.update(server, reply, self.layers)
             traffic = self.channel.drain()
             evaluation = None
             if r % cfg.eval_every == 0 or r == cfg.rounds:
                 evaluation = self.evaluate(server, r)
-            log_changes(before, server, r)
+            log_changes(before, server, withheld, r)
             seconds = time.perf_counter() - started
+            folder.append("withheld", withheld_rows(r, withheld))
             row = write_round(folder, cfg, r, server, evaluation, traffic, seconds)
             if r % cfg.checkpoint_every == 0 or r == cfg.rounds:
                 state = RunState(r, server, self.engine.state_dict())
@@ -293,6 +297,7 @@ def build(config: Config, federation: Federation) -> Experiment:
     origin = Origin(partial(_initial_model, config, model), federation.groups)
     server = start_state(origin.model(0), personal, federation.newcomers)
     server = dataclasses.replace(server, prior=config.prior.start(federation.num_clients))
+    server = with_minimum(server, config.min_aggregated)
     server = config.clustering.start(server, origin)
     start = RunState(0, server, engine.state_dict())
     public = len(federation.public)

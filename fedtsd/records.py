@@ -20,6 +20,7 @@ from fedtsd.data.table.dataset import Table, schema_of
 from fedtsd.data.table.schema import schema_rows
 from fedtsd.messages import Reply
 from fedtsd.models import Layer
+from fedtsd.quorum import Withheld
 from fedtsd.run_folder import RunFolder
 from fedtsd.score import score_in
 from fedtsd.server import ServerState, Tensors
@@ -119,6 +120,12 @@ def assignment_rows(round: int, server: ServerState) -> Iterator[dict[str, Any]]
             "cluster": assignment[client],
             "personal_layers": layers[client],
         }
+
+
+def withheld_rows(round: int, withheld: Iterable[Withheld]) -> Iterator[dict[str, Any]]:
+    """One row of withheld.csv per tensor of a cluster that too few clients shared."""
+    for one in withheld:
+        yield {"round": round, **dataclasses.asdict(one)}
 
 
 def sums_rows(federation: Federation) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "traffic": ("round", "client", "bytes_up", "bytes_down", "samples", "seconds"),
     "exchanged": ("round", "direction", "item", "num_clients", "num_bytes"),
+    "withheld": ("round", "cluster", "item", "num_clients"),
 }  # fmt: skip
 MEASURED = {ACCURACY.name: ("accuracy",), MAE.name: ("mae", "rmse")}
 """What stands in the tables in the place of accuracy."""

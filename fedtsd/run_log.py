@@ -1,6 +1,7 @@
 """What a run says of itself in its log: what is about to run, and what changed in a round."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,13 +9,20 @@ from fedtsd.config import Config
 from fedtsd.data.federation import Federation
 from fedtsd.data.skew import skew_of
 from fedtsd.models import Layer
+from fedtsd.quorum import Withheld, in_words
 from fedtsd.server import ServerState
 
 log = logging.getLogger(__name__)
 
 
-def log_changes(before: ServerState, after: ServerState, round: int) -> None:
-    """Say in the log when clusters or personal layers changed, and whose layers fell."""
+def log_changes(
+    before: ServerState, after: ServerState, withheld: Sequence[Withheld], round: int
+) -> None:
+    """Say in the log when clusters or personal layers changed, whose layers fell, and what was not
+    aggregated.
+    """
+    if withheld:
+        log.info("round %d: too few to aggregate: %s", round, in_words(withheld))
     if (after.assignment_round == round).any():
         groups = [after.members(cluster).tolist() for cluster in range(len(after.centres))]
         log.info("round %d: clusters are now %s", round, groups)
