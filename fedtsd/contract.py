@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtsd.catalogue import options
-from fedtsd.channel import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE
+from fedtsd.channel import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE, SENT_SUMS
 from fedtsd.compose import check, composed
 from fedtsd.config import Config
 from fedtsd.errors import ConfigError
@@ -71,6 +71,9 @@ def contract_of(config: Config) -> Contract:
     may_keep = config.personalization.may_keep(layers)
     crossing = tuple(sorted(config.solver.crossing(tensors)))
     up, down = list(crossing), list(crossing)
+    if config.dataset.standardise == "moments" or facts.regression:  # of inputs, of the target
+        up.append(SENT_SUMS)
+        down.append(SENT_SUMS)
     if config.reads_outputs:
         up.append(SENT_OUTPUTS)
         down.append(SENT_PUBLIC)
