@@ -81,8 +81,8 @@ def test_two_clients_by_hand() -> None:
 
 def test_a_part_too_small_to_aggregate_is_not_split_off() -> None:
     updates = {0: [2.0, 0.0], 1: [-2.0, 0.1], 2: [2.0, 0.2], 3: [2.0, -0.3]}
-    assert parts_of(after(policy(), server(4), updates)) == {(0, 2, 3), (1,)}
-    state = after(policy(), with_minimum(server(4), 2), updates)
+    assert parts_of(after(policy(1.5), server(4), updates)) == {(0, 2, 3), (1,)}
+    state = after(policy(1.5), with_minimum(server(4), 2), updates)
     assert parts_of(state) == {(0, 1, 2, 3)}
     assert [decision.split for decision in state.decisions] == [False]
 
