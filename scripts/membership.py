@@ -5,8 +5,9 @@ order of samples is the same: clients, initial model, public samples. Attackers 
 and its label, and have all other worlds to learn from. They see the models that a client sent, the
 centres that it was sent, or only its outputs on public samples; of all rounds, as a mean.
 
-The first table is of fedtsdp_clusters, which keeps nothing private, the second of fedtsdp, whose
-outputs pass through private layers. Intervals are of worlds and candidates drawn anew.
+The first table is of fedtsdp_clusters, which keeps nothing private; then of fedtsdp, and of fedtsdp
+with two private layers on everybody, through which outputs pass. Intervals are of worlds and
+candidates drawn anew.
 
 Run: python scripts/membership.py [--worlds=N] [overrides of fedtsd train]
 """
@@ -37,6 +38,11 @@ from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import numpy_rng, torch_rng
 
 WORLDS, CANDIDATES, NEAREST = 64, 16, 5
+SETTINGS = (
+    "method=fedtsdp_clusters",
+    "method=fedtsdp",
+    "method=fedtsdp personalization=last personalization.layers=2",
+)
 USUAL = ("partition.num_clients=10", "partition.alpha=1.0", "engine=sequential")
 
 
@@ -113,15 +119,19 @@ def main() -> int:
     given = [word for word in sys.argv[1:] if not word.startswith("--worlds=")]
     counts = [int(word[9:]) for word in sys.argv[1:] if word.startswith("--worlds=")]
     count = counts[-1] if counts else WORLDS
-    for method in ("fedtsdp_clusters", "fedtsdp"):
+    for setting in SETTINGS:
         started = time.process_time()
-        config = check(composed([f"method={method}", *USUAL, *given]))
+        config = check(composed([*setting.split(), *USUAL, *given]))
         worlds = lived(config, count)
-        print(f"\n{method}: {count} worlds, {worlds.inside[0].size} candidates, "
-              f"{time.process_time() - started:.0f} s of a core\n")  # fmt: skip
+        partly = np.isnan(worlds.own).mean()
+        seconds = time.process_time() - started
+        print(f"\n{setting}: {count} worlds, {worlds.inside[0].size} candidates, {seconds:.0f} s")
+        print(f"clients that did not send all layers in all rounds: {partly:.0%}\n")
         print("| seen | attack | AUC | 95 % | found at 1 % false alarms |\n|---|---|---|---|---|")
         for (seen, attack), scores in attacks_on(worlds).items():
             print(f"| {seen} | {attack} | {told(scores, worlds.inside)} |")
+        told_laws = laws_told(worlds, load_federation(config))
+        print(f"\nlabel laws: correlation {told_laws:.2f} with a client's mean output")
     return 0
 
 
@@ -131,6 +141,18 @@ def told(scores: np.ndarray, inside: np.ndarray) -> str:
     low, high = interval(auc, scores, inside, numpy_rng(0, "bootstrap"))
     found = caught(scores, inside)
     return f"{auc(scores, inside):.3f} | {low:.3f} to {high:.3f} | {100 * found:.1f} %"
+
+
+def laws_told(worlds: Worlds, federation: Federation) -> float:
+    """Return how the clients' shares of classes [C, Y] correlate with their mean outputs.
+
+    Of the first world, over all clients and classes, and on public samples that are alike for all.
+    """
+    counts = federation.label_counts("train").astype(float)
+    laws = counts / counts.sum(axis=1, keepdims=True)
+    outputs = np.exp(worlds.outputs[0])
+    means = (outputs / outputs.sum(axis=-1, keepdims=True)).mean(axis=1)
+    return float(np.corrcoef(laws.reshape(-1), means.reshape(-1))[0, 1])
 
 
 def attacks_on(worlds: Worlds) -> dict[tuple[str, str], np.ndarray]:
