@@ -3,7 +3,8 @@
 In each world a coin decides of every candidate whether its client trains on it; all else but the
 order of samples is the same: clients, initial model, public samples. Attackers know the candidate
 and its label, and have all other worlds to learn from. They see the models that a client sent, the
-centres that it was sent, or only its outputs on public samples; of all rounds, as a mean.
+centres that it was sent, or only its outputs on public samples; in the last round, or of all rounds
+in which they cross, as a mean.
 
 The first table is of fedtsdp_clusters, which keeps nothing private; then of fedtsdp, and of fedtsdp
 with two private layers on everybody, through which outputs pass. Intervals are of worlds and
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from fedtsd.messages import Engine, Reply, Request, Train
 from fedtsd.models import initialise
 from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import numpy_rng, torch_rng
+from fedtsd.server import Tensors
 
 WORLDS, CANDIDATES, NEAREST = 64, 16, 5
 SETTINGS = (
@@ -43,6 +45,7 @@ SETTINGS = (
     "method=fedtsdp",
     "method=fedtsdp personalization=last personalization.layers=2",
 )
+ROUNDS = {"all": slice(None), "last": slice(-1, None)}
 USUAL = ("partition.num_clients=10", "partition.alpha=1.0", "engine=sequential")
 
 
@@ -55,12 +58,28 @@ class Seen:
     """
 
     outputs: defaultdict[int, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-    models: defaultdict[int, list[Mapping[str, Tensor]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    centres: defaultdict[int, list[Mapping[str, Tensor]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    models: defaultdict[int, list[Tensors]] = field(default_factory=lambda: defaultdict(list))
+    centres: defaultdict[int, list[Tensors]] = field(default_factory=lambda: defaultdict(list))
+
+    def of(
+        self, client: int, rounds: slice
+    ) -> tuple[Sequence[Tensor], Sequence[Tensors], Sequence[Tensors]]:
+        """Return outputs, models and centres of one client in some of its rounds."""
+        parts = self.outputs, self.models, self.centres
+        return tuple(part[client][rounds] for part in parts)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """E training samples of one client.
+
+    places: int64 [E], among its training samples. nearest: int64 [E, NEAREST] public samples.
+    """
+
+    places: np.ndarray
+    inputs: Tensor
+    labels: Tensor
+    nearest: Tensor
 
 
 @dataclass(frozen=True)
@@ -122,16 +141,18 @@ def main() -> int:
     for setting in SETTINGS:
         started = time.process_time()
         config = check(composed([*setting.split(), *USUAL, *given]))
-        worlds = lived(config, count)
-        partly = np.isnan(worlds.own).mean()
-        seconds = time.process_time() - started
-        print(f"\n{setting}: {count} worlds, {worlds.inside[0].size} candidates, {seconds:.0f} s")
-        print(f"clients that did not send all layers in all rounds: {partly:.0%}\n")
-        print("| seen | attack | AUC | 95 % | found at 1 % false alarms |\n|---|---|---|---|---|")
-        for (seen, attack), scores in attacks_on(worlds).items():
-            print(f"| {seen} | {attack} | {told(scores, worlds.inside)} |")
-        told_laws = laws_told(worlds, load_federation(config))
-        print(f"\nlabel laws: correlation {told_laws:.2f} with a client's mean output")
+        found = lived(config, count)
+        whole = found["all"]
+        partly, seconds = np.isnan(whole.own).mean(), time.process_time() - started
+        print(f"\n{setting}: {count} worlds, {whole.inside[0].size} candidates, {seconds:.0f} s")
+        print(f"clients that did not send all layers in all rounds: {partly:.0%}")
+        laws = laws_told(whole, load_federation(config))
+        print(f"label laws: correlation {laws:.2f} with a client's mean output\n")
+        print("| seen | rounds | attack | AUC | 95 % | found at 1 % false alarms |")
+        print("|---|---|---|---|---|---|")
+        for rounds, worlds in found.items():
+            for (seen, attack), scores in attacks_on(worlds).items():
+                print(f"| {seen} | {rounds} | {attack} | {told(scores, worlds.inside)} |")
     return 0
 
 
@@ -174,51 +195,65 @@ def attacks_on(worlds: Worlds) -> dict[tuple[str, str], np.ndarray]:
     return found
 
 
-def lived(config: Config, count: int) -> Worlds:
-    """Run `count` worlds."""
+def lived(config: Config, count: int) -> dict[str, Worlds]:
+    """Run `count` worlds; return what is seen in which rounds, by the keys of ROUNDS."""
     federation = load_federation(config)
     if config.similarity.public_batch < len(federation.public):
         raise SystemExit("similarity.public_batch: must be all public samples, to be compared")
-    clients = [federation.data_of(c, 1) for c in range(federation.num_clients)]
-    fewest = min(len(client.train) for client in clients)
-    chosen = [
-        numpy_rng(config.seed, "candidates", c).permutation(len(client.train))[
-            : min(CANDIDATES, fewest // 2)
-        ]
-        for c, client in enumerate(clients)
-    ]
-    nearest = [
-        torch.cdist(client.train.inputs[of].flatten(1), federation.public.flatten(1)).argsort(dim=1)
-        for client, of in zip(clients, chosen, strict=True)
-    ]
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in Worlds.__annotations__}
+    candidates = candidates_of(federation, config.seed)
+    parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in ROUNDS}
     for world in range(count):
         rng = numpy_rng(config.seed, "world", world)
-        inside = rng.integers(0, 2, (len(clients), len(chosen[0]))).astype(bool)
-        taught = [
-            without(client, of[~flags], rng)
-            for client, of, flags in zip(clients, chosen, inside, strict=True)
-        ]
-        seen = seen_in(config, dataclasses.replace(federation, clients=tuple(taught)))
-        parts["inside"].append(inside)
-        rows = []
-        for c, (client, of) in enumerate(zip(clients, chosen, strict=True)):
-            inputs, labels = client.train.inputs[of], client.train.labels[of]
-            outputs = torch.stack(seen.outputs[c]).mean(dim=0)
-            near = outputs[nearest[c][:, :NEAREST]].log_softmax(dim=-1)  # [E, 5, Y]
-            rows.append(
-                {
-                    "own": logits(config, federation, seen.models[c], inputs, labels),
-                    "centre": logits(config, federation, seen.centres[c], inputs, labels),
-                    "outputs": outputs.double().numpy(),
-                    "near": np.stack([margin(near[:, i], labels) for i in range(NEAREST)]).mean(
-                        axis=0
-                    ),
-                }
-            )
-        for name in rows[0]:
-            parts[name].append(np.stack([row[name] for row in rows]))
-    return Worlds(**{name: np.stack(arrays) for name, arrays in parts.items()})
+        inside = rng.integers(0, 2, (len(candidates), len(candidates[0].places))).astype(bool)
+        clients = tuple(
+            without(federation.data_of(c, 1), known.places[~flags], rng)
+            for c, (known, flags) in enumerate(zip(candidates, inside, strict=True))
+        )
+        seen = seen_in(config, dataclasses.replace(federation, clients=clients))
+        for name, rounds in ROUNDS.items():
+            rows = [
+                told_of(config, federation, known, seen.of(c, rounds))
+                for c, known in enumerate(candidates)
+            ]
+            found = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            parts[name].append({"inside": inside, **found})
+    return {
+        name: Worlds(**{key: np.stack([one[key] for one in found]) for key in found[0]})
+        for name, found in parts.items()
+    }
+
+
+def candidates_of(federation: Federation, seed: int) -> list[Candidates]:
+    """Choose candidates among the training samples of each client, as many of each."""
+    clients = [federation.data_of(c, 1).train for c in range(federation.num_clients)]
+    count = min(CANDIDATES, min(map(len, clients)) // 2)
+    found = []
+    for c, train in enumerate(clients):
+        places = numpy_rng(seed, "candidates", c).permutation(len(train))[:count]
+        inputs = train.inputs[places]
+        apart = torch.cdist(inputs.flatten(1), federation.public.flatten(1))
+        nearest = apart.argsort(dim=1)[:, :NEAREST]
+        found.append(Candidates(places, inputs, train.labels[places], nearest))
+    return found
+
+
+def told_of(
+    config: Config,
+    federation: Federation,
+    known: Candidates,
+    seen: tuple[Sequence[Tensor], Sequence[Tensors], Sequence[Tensors]],
+) -> dict[str, np.ndarray]:
+    """Return what one client's outputs, models and centres say, by the fields of `Worlds`."""
+    told, models, centres = seen
+    outputs = torch.stack(list(told)).mean(dim=0)
+    near = outputs[known.nearest].log_softmax(dim=-1)  # [E, NEAREST, Y]
+    margins = [margin(near[:, i], known.labels) for i in range(NEAREST)]
+    return {
+        "own": logits(config, federation, models, known),
+        "centre": logits(config, federation, centres, known),
+        "outputs": outputs.double().numpy(),
+        "near": np.mean(margins, axis=0),
+    }
 
 
 def without(client: ClientData, left_out: np.ndarray, rng: np.random.Generator) -> ClientData:
@@ -243,20 +278,16 @@ def seen_in(config: Config, federation: Federation) -> Seen:
 
 
 def logits(
-    config: Config,
-    federation: Federation,
-    models: Sequence[Mapping[str, Tensor]],
-    inputs: Tensor,
-    labels: Tensor,
+    config: Config, federation: Federation, models: Sequence[Tensors], known: Candidates
 ) -> np.ndarray:
-    """Return the mean logit of each sample's label in some models [E], NaN if one is not whole."""
+    """Return the mean logit of each candidate's label in models [E], NaN if one is not whole."""
     network = config.model.build(federation.input_shape, federation.num_outputs)
     initialise(network, torch_rng(config.seed, "model"))
     if any(network.state_dict().keys() - model.keys() for model in models):
-        return np.full(len(labels), np.nan)
+        return np.full(len(known.labels), np.nan)
     with torch.no_grad():
-        outputs = [functional_call(network.eval(), dict(model), (inputs,)) for model in models]
-    return np.mean([margin(one.log_softmax(dim=1), labels) for one in outputs], axis=0)
+        found = [functional_call(network.eval(), dict(model), (known.inputs,)) for model in models]
+    return np.mean([margin(one.log_softmax(dim=1), known.labels) for one in found], axis=0)
 
 
 def margin(logs: Tensor, labels: Tensor) -> np.ndarray:

@@ -96,5 +96,9 @@ def test_the_script_runs() -> None:
     command = [sys.executable, str(script), "--worlds=2", "rounds=2", "partition.num_clients=3",
                "partition.samples_per_client=60", "model.hidden=[8]"]  # fmt: skip
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    for row in ("| models sent | threshold |", "| centres | likelihood", "| outputs | linear |"):
+    for row in (
+        "| models sent | last | threshold |",
+        "| centres | all |",
+        "| outputs | all | linear |",
+    ):
         assert row in ran.stdout
