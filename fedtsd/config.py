@@ -143,6 +143,7 @@ class Config:
     cohort: Cohort
     data: DataPlace
     precision: str
+    min_aggregated: int | None
     seed: int
     severity: str
     rounds: int
@@ -225,6 +226,12 @@ class Config:
         if size is not None and not 1 <= size <= present:
             raise ValueError(
                 f"cohort.size: must be null or 1 to the {present} clients there are, got {size}"
+            )
+        training = present if size is None else size
+        if self.min_aggregated is not None and not 2 <= self.min_aggregated <= training:
+            raise ValueError(
+                f"min_aggregated: must be null or 2 to the {training} clients of a round, got "
+                f"{self.min_aggregated}"
             )
         lying = 0 if self.attack is None else self.attack.num_attackers(num_clients)
         if self.evaluation.clients is not None and self.evaluation.clients > present - lying:

@@ -19,7 +19,7 @@ from fedtsd.models import Layer, layers_of, tensors_of
 from fedtsd.prior import NoPrior
 from fedtsd.schema import unknown
 from fedtsd.server import start_state
-from fedtsd.traffic import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE
+from fedtsd.traffic import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE, SENT_SUMS
 
 ALL_MODELS = "the models of all clusters"
 SHARED_UNTIL = "each shared until the policy makes it a client's own"
@@ -71,6 +71,9 @@ def contract_of(config: Config) -> Contract:
     may_keep = config.personalization.may_keep(layers)
     crossing = tuple(sorted(config.solver.crossing(tensors)))
     up, down = list(crossing), list(crossing)
+    if config.dataset.standardise == "moments" or facts.regression:  # of inputs, of the target
+        up.append(SENT_SUMS)
+        down.append(SENT_SUMS)
     if config.reads_outputs:
         up.append(SENT_OUTPUTS)
         down.append(SENT_PUBLIC)

@@ -27,6 +27,7 @@ from fedtsd.data.federation import Federation, build_federation
 from fedtsd.errors import ProtocolError
 from fedtsd.faults import UnreliableEngine
 from fedtsd.messages import ClientRequest, Engine, Evaluate, Probe, Reply, Request, Task, Train
+from fedtsd.minimum import released, with_minimum
 from fedtsd.models import Layer, initialise, layers_of, tensors_of
 from fedtsd.modules import LogPrior
 from fedtsd.observer import Observer
@@ -109,6 +110,7 @@ class Experiment:
                 server = cfg.clustering.assign(server, r, numpy_rng(cfg.seed, "clustering", r))
                 server = cfg.personalization.adapt(server, r)
                 server = cfg.prior.adapt(server, r)
+                reply = released(server, request, reply)
                 server = cfg.aggregation.update(server, reply, self.layers)
             traffic = self.channel.drain()
             evaluation = None
@@ -319,6 +321,7 @@ def build(config: Config, federation: Federation) -> Experiment:
     origin = Origin(partial(_initial_model, config, model), federation.groups)
     server = start_state(origin.model(0), personal, federation.newcomers)
     server = dataclasses.replace(server, prior=config.prior.start(federation.num_clients))
+    server = with_minimum(server, config.min_aggregated)
     server = config.clustering.start(server, origin)
     start = RunState(0, server, engine.state_dict())
     public = len(federation.public)

@@ -187,12 +187,22 @@ class Incident:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """A tensor that was not aggregated: `num_clients` of the cluster shared it, too few."""
+
+    cluster: int
+    item: str
+    num_clients: int
+
+
+@dataclass(frozen=True)
 class Reply:
     """The answers to a request, in its order; of an engine: of all clients that were asked.
 
     sums: one per model of the request, of the clients that were sent it, if sums were asked for.
     incidents: who was asked and has no row, or more than one. simulated_seconds: how long the
-    exchange took on the virtual clock (`fedtsd.faults`); None without one.
+    exchange took on the virtual clock (`fedtsd.faults`); None without one. withheld: what has been
+    taken out again (`fedtsd.minimum`).
     """
 
     round: int
@@ -200,6 +210,7 @@ class Reply:
     sums: tuple[Sums, ...] | None = None
     incidents: tuple[Incident, ...] = ()
     simulated_seconds: float | None = None
+    withheld: tuple[Withheld, ...] = ()
 
 
 class Engine(Protocol):

@@ -86,7 +86,7 @@ def write_round(
 
 
 def write_replies(folder: RunFolder, request: Request, reply: Reply, enough: bool) -> None:
-    """Append to the tables how many were asked, what came of it, and what happened to whom.
+    """Append to the tables how many were asked, what came of it, and what was not aggregated.
 
     enough: whether the round was used, or abandoned.
     """
@@ -100,8 +100,10 @@ def write_replies(folder: RunFolder, request: Request, reply: Reply, enough: boo
         "simulated_seconds": reply.simulated_seconds,
     }
     incidents = [{"round": request.round, **vars(incident)} for incident in reply.incidents]
+    withheld = [{"round": request.round, **vars(one)} for one in reply.withheld]
     folder.append("replies", [row])
     folder.append("incidents", incidents)
+    folder.append("withheld", withheld)
 
 
 def _summary_of(rows: list[dict[str, Any]], served: str) -> dict[str, float]:

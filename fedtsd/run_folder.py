@@ -46,6 +46,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "simulated_seconds",
     ),
     "incidents": ("round", "client", "outcome", "reason"),
+    "withheld": ("round", "cluster", "item", "num_clients"),
 }  # fmt: skip
 MEASURED = {ACCURACY.name: ("accuracy",), MAE.name: ("mae", "rmse")}
 """What stands in the tables in the place of accuracy."""

@@ -12,6 +12,7 @@ from fedtsd.config import Config
 from fedtsd.data.federation import Federation
 from fedtsd.data.skew import skew_of
 from fedtsd.messages import INCIDENTS, Reply
+from fedtsd.minimum import in_words
 from fedtsd.models import Layer
 from fedtsd.server import ServerState
 
@@ -65,7 +66,7 @@ def log_changes(before: ServerState, after: ServerState, round: int) -> None:
 
 
 def log_incidents(reply: Reply, enough: bool) -> None:
-    """Say in the log whose replies were refused and why, how many others failed, and the end."""
+    """Say in the log whose replies were refused and why, how many failed, what was not used."""
     for incident in reply.incidents:
         if incident.outcome == "refused":
             log.warning(
@@ -76,6 +77,8 @@ def log_incidents(reply: Reply, enough: bool) -> None:
     others = [f"{counts[outcome]} {outcome}" for outcome in INCIDENTS[:-2] if counts[outcome]]
     if others:
         log.info("round %d: of the clients asked, %s", reply.round, ", ".join(others))
+    if reply.withheld:
+        log.info("round %d: too few to aggregate: %s", reply.round, in_words(reply.withheld))
     if not enough:
         log.warning("round %d: abandoned with %d replies", reply.round, len(reply.rows))
 

@@ -96,6 +96,15 @@ def test_a_method_is_described(capsys) -> None:
     assert ["private", "fc2, fc3"] in lines
 
 
+def test_sums_for_standardisation_are_said_to_cross(capsys) -> None:
+    def told(how: str) -> list[str]:
+        assert main(["methods", "local", f"dataset.standardise={how}"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if "sums for" in line]
+
+    assert [line.split()[:2] for line in told("moments")] == [["sent", "up"], ["sent", "down"]]
+    assert not told("public")
+
+
 def test_who_tries_all_models_says_so(capsys) -> None:
     def told(*args: str) -> str:
         assert main(["methods", "fedtsdp", *args]) == 0

@@ -23,6 +23,7 @@ from fedtsd.clustering.policy import Quiet
 from fedtsd.clustering.similarity import blocks_of
 from fedtsd.clustering.split import renumber
 from fedtsd.messages import ClientReply, Reply, Request
+from fedtsd.minimum import minimum_of
 from fedtsd.server import Decision, ServerState, Tensors, reassigned
 from fedtsd.similarity import pairs_of
 
@@ -91,7 +92,8 @@ class CFL(Quiet):
             split = mean_norm < self.eps1 and norms[members].max() > self.eps2
             if split:
                 labels, across = bipartition(cosines.block(members, own=1.0))
-                split = np.sqrt((1 - across) / 2) > self.gamma_max
+                large = np.bincount(labels).min() >= minimum_of(server)
+                split = large and np.sqrt((1 - across) / 2) > self.gamma_max
             if split:
                 assignment[members[labels == 1]] = next_cluster
                 next_cluster += 1

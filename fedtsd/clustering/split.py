@@ -119,6 +119,22 @@ def eject(labels: NDArray[np.integer], dissimilarity: Array, limit: float) -> La
     return renumber(_restore(kept, order))
 
 
+def join_small(labels: NDArray[np.integer], dissimilarity: Array, minimum: int) -> Labels:
+    """Join each cluster below `minimum` members to the one that is nearest; returns labels [N].
+
+    Nearest: by mean dissimilarity [N, N] of their members. The smallest joins first.
+    """
+    joined = renumber(labels)
+    while (sizes := np.bincount(joined)).min() < minimum and len(sizes) > 1:
+        small = sizes.argmin()
+        sums = np.bincount(joined, weights=dissimilarity[joined == small].sum(axis=0))
+        means = sums / sizes
+        means[small] = np.inf
+        joined[joined == small] = means.argmin()
+        joined = renumber(joined)
+    return joined
+
+
 def renumber(labels: NDArray[np.integer]) -> Labels:
     """The same clusters, numbered 0..K-1 by their smallest member."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)

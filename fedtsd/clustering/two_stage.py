@@ -17,8 +17,16 @@ from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.policy import Question, Quiet
 from fedtsd.clustering.signatures import follows_visits
 from fedtsd.clustering.similarity import cosine_distance
-from fedtsd.clustering.split import Proposal, eject, propose, renumber, silhouette_of_each
+from fedtsd.clustering.split import (
+    Proposal,
+    eject,
+    join_small,
+    propose,
+    renumber,
+    silhouette_of_each,
+)
 from fedtsd.messages import Probe, Reply
+from fedtsd.minimum import minimum_of
 from fedtsd.server import ABSENT, Decision, ServerState, joined, reassigned, without_empty
 from fedtsd.similarity import (
     LANDMARKS,
@@ -163,6 +171,7 @@ class TwoStage(Quiet):
         )
         server, confirmed = self._confirm(server, server.members(0), passed)
         labels = eject(proposal.labels, divergence, self.eject_above)
+        labels = join_small(labels, divergence, minimum_of(server))
         split = confirmed and labels.max() > 0
         decision = Decision(
             1, 0, len(measured), int(proposal.labels.max()) + 1, proposal.silhouette,
@@ -195,7 +204,8 @@ class TwoStage(Quiet):
             result = self.hopkins.test(distance, rng)
             server, passed = self._passes(server, seen, proposal, result, rng)
             server, confirmed = self._confirm(server, seen.clients, passed)
-            split = confirmed and proposal.labels.max() > 0
+            labels = join_small(proposal.labels, distance, minimum_of(server))
+            split = confirmed and labels.max() > 0
             decision = Decision(
                 2, cluster, len(members), int(proposal.labels.max()) + 1, proposal.silhouette,
                 result.value, result.p_value, passed, bool(split),
@@ -204,11 +214,12 @@ class TwoStage(Quiet):
             if not split:
                 continue
             if seen.visits is None:
-                labels = _followed(server, members, seen.clients, proposal.labels)
+                labels = _followed(server, members, seen.clients, labels)
             else:
-                sure = silhouette_of_each(distance, proposal.labels) > 0
+                sure = silhouette_of_each(distance, labels) > 0
+                known = renumber(labels[sure])
                 labels = np.full(len(members), ABSENT)
-                labels[np.isin(members, seen.clients[sure])] = renumber(proposal.labels[sure])
+                labels[np.isin(members, seen.clients[sure])] = known
                 waits = labels == ABSENT
                 standing[members] = np.where(waits, WAITING, SETTLED)
                 labels[waits] = labels.max() + 1

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fedtsd.clustering.cfl import CFL, COSINES, MEAN_NORMS, NORMS, bipartition
 from fedtsd.experiment import build
 from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train
+from fedtsd.minimum import with_minimum
 from fedtsd.report.figures import draw
 from fedtsd.report.page.grouping import grouping
 from fedtsd.report.tables import RunTables
@@ -76,6 +77,14 @@ def test_two_clients_by_hand() -> None:
         state = after(found, server(2), updates, sizes)
         assert parts_of(state) == ({(0,), (1,)} if splits_now else {(0, 1)}), found
         assert [d.split for d in state.decisions] == ([] if found.min_clients > 2 else [splits_now])
+
+
+def test_a_part_too_small_to_aggregate_is_not_split_off() -> None:
+    updates = {0: [2.0, 0.0], 1: [-2.0, 0.1], 2: [2.0, 0.2], 3: [2.0, -0.3]}
+    assert parts_of(after(policy(1.5), server(4), updates)) == {(0, 2, 3), (1,)}
+    state = after(policy(1.5), with_minimum(server(4), 2), updates)
+    assert parts_of(state) == {(0, 1, 2, 3)}
+    assert [decision.split for decision in state.decisions] == [False]
 
 
 def test_a_split_keeps_the_centre_and_says_when() -> None:
