@@ -94,7 +94,7 @@ def test_numbers_that_never_vary_do_no_harm() -> None:
 def test_the_script_runs() -> None:
     script = Path(__file__).parent.parent / "scripts/membership.py"
     command = [sys.executable, str(script), "--worlds=2", "rounds=2", "partition.num_clients=3",
-               "partition.samples_per_client=60", "model.hidden=[8]"]  # fmt: skip
+               "partition.samples_per_client=60", "model.hidden=[8,8]"]  # fmt: skip
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     for row in (
         "| models sent | last | threshold |",
