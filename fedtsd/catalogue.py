@@ -16,6 +16,7 @@ GROUPS = (
     "clustering",
     "personalization",
     "aggregation",
+    "robust",
     "solver",
     "prior",
     "engine",

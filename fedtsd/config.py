@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fedtsd.aggregation import Aggregation
+from fedtsd.aggregation_robust import Robust
 from fedtsd.attack import Attack
 from fedtsd.clients.engine import EngineSpec, choose_device
 from fedtsd.clients.solvers.solver import Solver
@@ -129,6 +130,7 @@ class Config:
     clustering: Clustering
     personalization: Personalization
     aggregation: Aggregation
+    robust: Robust | None
     solver: Solver
     prior: Prior
     engine: EngineSpec
@@ -181,11 +183,16 @@ class Config:
             _under("shift", self.shift.check, facts)
         self._check_clients(facts, facts.num_samples - held_out)
         if self.attack is not None:
-            _under("attack", self.attack.check, facts.regression)
+            _under("attack", self.attack.check, facts)
         model = _under("model", self.model.build, facts.shape, facts.num_outputs)
         layers = layers_of(model, self.personalization.separates)
         _under("personalization", self.personalization.check, layers)
         _under("aggregation", self.aggregation.check, len(layers))
+        if self.robust is not None and self.aggregation.sums is None:
+            raise ValueError(
+                "robust: goes before an aggregation that takes means (mean, momentum, adam, tree); "
+                f"{type(self.aggregation).__name__} does not; set robust=null"
+            )
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)
         self._check_partners()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fedtsd.attack import Attack, Gaussian, LabelFlip, Scaling, SignFlip
+from fedtsd.data.dataset import Facts
 from fedtsd.data.holdings import Split
 from fedtsd.errors import ConfigError
 from tests.runs import run_toy, table
@@ -19,6 +20,7 @@ RECEIVED = {
     "bn.running_var": torch.tensor([1.0]),
     "private": torch.ones(1),
 }
+RNG = torch.Generator().manual_seed(0)
 SMALL = ("partition.num_clients=6", "model.hidden=[8]", "rounds=4", "similarity.public_batch=20")
 
 
@@ -47,12 +49,12 @@ def test_running_statistics_stay_honest_and_nothing_else_is_sent(attack) -> None
 
 def test_labels_are_turned_round_and_others_are_left_alone() -> None:
     split = Split(torch.zeros(4, 2), torch.tensor([0, 1, 9, 4]))
-    assert LabelFlip(0.2).taught(split, 10).labels.tolist() == [9, 8, 0, 5]
+    assert LabelFlip(0.2).taught(split, 10, RNG).labels.tolist() == [9, 8, 0, 5]
     assert split.labels.tolist() == [0, 1, 9, 4]
-    assert SignFlip(0.2, 1.0).taught(split, 10) is split
+    assert SignFlip(0.2, 1.0).taught(split, 10, RNG) is split
     assert told(LabelFlip(0.2)) == {name: tensor.tolist() for name, tensor in TRAINED.items()}
     with pytest.raises(ValueError, match="where there are classes only"):
-        LabelFlip(0.2).check(regression=True)
+        LabelFlip(0.2).check(Facts(9, (3,), ("a",), regression=True))
 
 
 def test_who_attacks_follows_from_the_seed() -> None:
