@@ -190,8 +190,8 @@ class Config:
         _under("aggregation", self.aggregation.check, len(layers))
         if self.robust is not None and self.aggregation.sums is None:
             raise ValueError(
-                "robust: goes before an aggregation that takes means (mean, momentum, adam, tree); "
-                f"{type(self.aggregation).__name__} does not; set robust=null"
+                "robust: goes before an aggregation that takes means (mean, momentum, adam, tree), "
+                f"and {type(self.aggregation).__name__} takes none"
             )
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)

@@ -148,6 +148,10 @@ class TwoStage(Quiet):
             server = self._stage_two(server, round, rng)
         return forget_updates(server, round)
 
+    def propose(self, distance: np.ndarray) -> Proposal:
+        """Return how to cut clients [C] at these distances [C, C]."""
+        return propose(distance, self.max_clusters)
+
     def _stage_one(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         # The same numbers must not be tested until chance lets them pass.
         fresh = server.memory.get(OUTPUTS_ROUND, np.array([-1]))[0] == round
@@ -158,7 +162,7 @@ class TwoStage(Quiet):
             return server
         divergence = outputs.block(measured)
         distance = np.sqrt(divergence)
-        proposal = propose(distance, self.max_clusters)
+        proposal = self.propose(distance)
         result = self.hopkins.test(distance, rng)
         passed = (
             result.p_value < self.significance and proposal.silhouette >= self.stage1_silhouette
@@ -192,7 +196,7 @@ class TwoStage(Quiet):
             if len(seen.clients) < self.min_clients:
                 continue
             distance = cosine_distance(seen.cosines)
-            proposal = propose(distance, self.max_clusters)
+            proposal = self.propose(distance)
             result = self.hopkins.test(distance, rng)
             server, passed = self._passes(server, seen, proposal, result, rng)
             server, confirmed = self._confirm(server, seen.clients, passed)
