@@ -57,9 +57,7 @@ class Workplace:
         self._network = model
         self._forward = forward or model
         self._fit = fit
-        self._victim: int | None = None
-        if side.attack is not None and side.attackers:
-            self._victim = side.attack.victim(data.num_clients, side.seed)
+        self._victim = side.victim
         self._private = tuple(side.solver.private(tensors_of(model)))
         self._priors = [module for module in model.children() if isinstance(module, LogPrior)]
         self.tensors = tensors_of(model)
