@@ -26,15 +26,11 @@ class Proposal:
     silhouette: float
 
 
-def propose(
-    distance: Array, max_clusters: int | None = None, each: float | None = None
-) -> Proposal:
+def propose(distance: Array, max_clusters: int | None = None) -> Proposal:
     """The average-linkage cut of `distance` [N, N] with the best mean silhouette.
 
-    Tries 2..min(N // 2, max_clusters) clusters; the fewest win a tie. each: the least mean
-    silhouette of every single cluster of the cut, those of one client apart; None asks for none.
-    One cluster where nothing can be cut: fewer than 4 clients, or all distances equal, or no cut
-    whose clusters all stand apart.
+    Tries 2..min(N // 2, max_clusters) clusters; the fewest win a tie. One cluster where nothing
+    can be cut: fewer than 4 clients, or all distances equal.
     """
     # Lazily: SciPy takes a while to import.
     from scipy.cluster.hierarchy import fcluster, linkage
@@ -54,11 +50,9 @@ def propose(
     best, highest = 1, -np.inf
     for clusters, silhouette in sorted(silhouettes(ordered, tree, most).items()):
         if silhouette > highest + _EQUAL:
-            labels = fcluster(tree, clusters, criterion="maxclust")
-            if each is None or least_silhouette(ordered, labels) >= each:
-                best, highest = clusters, silhouette
+            best, highest = clusters, silhouette
     labels = fcluster(tree, best, criterion="maxclust")
-    return Proposal(renumber(_restore(labels, order)), highest if best > 1 else 0.0)
+    return Proposal(renumber(_restore(labels, order)), highest)
 
 
 def silhouettes(distance: Array, tree: Array, most: int) -> dict[int, float]:
@@ -103,13 +97,6 @@ def silhouette_of_each(distance: Array, labels: NDArray[np.integer]) -> Array:
     from sklearn.metrics import silhouette_samples
 
     return np.asarray(silhouette_samples(distance, labels, metric="precomputed"))
-
-
-def least_silhouette(distance: Array, labels: NDArray[np.integer]) -> float:
-    """The least mean silhouette of a cluster; one client alone is none. 1 if all are alone."""
-    values = silhouette_of_each(distance, labels)
-    clusters, sizes = np.unique(labels, return_counts=True)
-    return min((float(values[labels == c].mean()) for c in clusters[sizes > 1]), default=1.0)
 
 
 def eject(labels: NDArray[np.integer], dissimilarity: Array, limit: float) -> Labels:

@@ -148,9 +148,11 @@ class TwoStage(Quiet):
             server = self._stage_two(server, round, rng)
         return forget_updates(server, round)
 
-    def propose(self, distance: np.ndarray) -> Proposal:
-        """Return how to cut clients [C] at these distances [C, C]."""
-        return propose(distance, self.max_clusters)
+    def examine(
+        self, distance: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Proposal, HopkinsResult]:
+        """Return how to cut clients at these distances [C, C], and whether that is called for."""
+        return propose(distance, self.max_clusters), self.hopkins.test(distance, rng)
 
     def _stage_one(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         # The same numbers must not be tested until chance lets them pass.
@@ -162,8 +164,7 @@ class TwoStage(Quiet):
             return server
         divergence = outputs.block(measured)
         distance = np.sqrt(divergence)
-        proposal = self.propose(distance)
-        result = self.hopkins.test(distance, rng)
+        proposal, result = self.examine(distance, rng)
         passed = (
             result.p_value < self.significance and proposal.silhouette >= self.stage1_silhouette
         )
@@ -196,8 +197,7 @@ class TwoStage(Quiet):
             if len(seen.clients) < self.min_clients:
                 continue
             distance = cosine_distance(seen.cosines)
-            proposal = self.propose(distance)
-            result = self.hopkins.test(distance, rng)
+            proposal, result = self.examine(distance, rng)
             server, passed = self._passes(server, seen, proposal, result, rng)
             server, confirmed = self._confirm(server, seen.clients, passed)
             split = confirmed and proposal.labels.max() > 0

@@ -10,9 +10,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 from fedtsd.clustering.similarity import centred_cosines, cosine_distance
-from fedtsd.clustering.split import least_silhouette, propose
 from fedtsd.clustering.two_stage import TwoStage
-from fedtsd.clustering.two_stage_wary import WaryTwoStage
+from fedtsd.clustering.two_stage_wary import WaryTwoStage, between, copies
 from fedtsd.compose import check, composed
 from fedtsd.errors import ConfigError
 from tests.clustering.test_two_stage import POLICY, grouped, rounds, server
@@ -36,48 +35,63 @@ def in_groups(seed: int, size: int = 200) -> tuple[np.ndarray, np.ndarray]:
     return cdist(points, points), groups
 
 
-def test_the_least_silhouette_by_hand() -> None:
-    places = np.array([0.0, 1.0, 10.0, 11.0, 40.0])
+def test_copies_by_hand() -> None:
+    places = np.array([0.0, 10.0, 10.1, 20.0, 30.0, 30.2, 30.4])
     distance = np.abs(np.subtract.outer(places, places))
-    # 0: (10.5 - 1) / 10.5, 1: (9.5 - 1) / 9.5; 10 and 11 the same; the one alone does not count.
-    labels = np.array([0, 0, 1, 1, 2])
-    assert least_silhouette(distance, labels) == pytest.approx((9.5 / 10.5 + 8.5 / 9.5) / 2)
-    assert least_silhouette(distance, np.array([0, 1, 0, 0, 1])) < 0
-    assert least_silhouette(distance, np.array([0, 1, 2, 3, 3])) == pytest.approx(
-        (-28 / 29 + 1 / 30) / 2
-    )
+    # Nearest neighbours: 10, 0.1, 0.1, 9.9, 0.2, 0.2, 0.2; three quarters are within 5.05.
+    who = copies(distance, 0.1)
+    assert who.tolist() == [0, 1, 1, 2, 3, 3, 3]  # 0.4 to the last, by way of the one between
+    assert copies(distance, 0.0).tolist() == list(range(7))
+    assert copies(distance, 0.03).tolist() == [0, 1, 1, 2, 3, 4, 5]
+    expected = np.array([[0, 10.05, 20, 30.2], [10.05, 0, 9.95, 20.15], [20, 9.95, 0, 10.2],
+                         [30.2, 20.15, 10.2, 0]])  # fmt: skip
+    np.testing.assert_allclose(between(distance, who), expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_copies_are_a_cluster_unless_each_must_stand_apart(seed: int) -> None:
+def test_copies_are_a_cluster_unless_they_count_once(seed: int) -> None:
     distance = cosine_distance(alike(seed))
-    lured = propose(distance)
+    lured, found = POLICY.examine(distance, np.random.default_rng(0))
     assert lured.labels.tolist() == [0] * 5 + [1] * 15
     assert lured.silhouette > 0.25  # of five of twenty it is 1
-    wary = propose(distance, each=0.2)
-    assert not wary.labels.any()
-    assert wary.silhouette == 0
+    assert found.p_value < 0.05
+    wary, found = WARY.examine(distance, np.random.default_rng(0))
+    assert wary.silhouette < 0.15
+    assert found.value < WARY.hopkins_threshold
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_groups_are_found_beside_copies(seed: int) -> None:
     distance, groups = in_groups(seed)
-    wary = propose(distance, 12, each=0.2)
+    wary, _ = WARY.examine(distance, np.random.default_rng(0))
     assert adjusted_rand_score(groups, wary.labels) == 1
-    assert least_silhouette(distance, wary.labels) == pytest.approx(wary.silhouette, abs=0.5)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(4, 16), st.integers(0, 999), st.floats(-1, 1))
-def test_every_cluster_of_a_cut_stands_as_far_apart_as_asked(count, seed, each) -> None:
-    points = np.random.default_rng(seed).standard_normal((count, 2))
+@given(st.integers(8, 16), st.integers(0, 999), st.floats(0, 0.9))
+def test_copies_stay_together_and_those_that_count_are_apart(count, seed, below) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.standard_normal((count, 6))[rng.integers(0, count, count)]
     distance = cdist(points, points)
-    found = propose(distance, each=each)
-    if found.labels.any():
-        assert least_silhouette(distance, found.labels) >= each
-    plain, same = propose(distance), propose(distance, each=-1.0)
-    assert np.array_equal(plain.labels, same.labels)
-    assert found.silhouette <= plain.silhouette + 1e-9
+    who = copies(distance, below)
+    assert np.array_equal(np.unique(who), np.arange(who.max() + 1))
+    order = rng.permutation(count)
+    again = copies(distance[np.ix_(order, order)], below)
+    assert adjusted_rand_score(who[order], again) == 1  # whatever the ids
+    if who.max() > 3:
+        proposal, _ = dataclasses.replace(WARY, copy_below=below).examine(distance, rng)
+        assert all(len(set(proposal.labels[who == one])) == 1 for one in who)
+
+
+def test_without_copies_nothing_changes() -> None:
+    points = np.random.default_rng(2).standard_normal((12, 40))
+    distance = cdist(points, points)
+    for policy in (POLICY, WARY):
+        proposal, result = policy.examine(distance, np.random.default_rng(0))
+        if policy is POLICY:
+            expected = proposal, result
+    assert np.array_equal(proposal.labels, expected[0].labels)
+    assert result == expected[1]
 
 
 def test_copies_split_a_federation_of_equals_only_without_the_rule() -> None:
@@ -102,5 +116,5 @@ def test_it_has_the_defaults_of_the_plain_policy() -> None:
 
 
 def test_the_limit_is_checked(config) -> None:
-    with pytest.raises(ConfigError, match=r"clustering.each_silhouette: must be in \[-1, 1\]"):
-        config("method=fedtsdp", "clustering=two_stage_wary", "clustering.each_silhouette=1.5")
+    with pytest.raises(ConfigError, match=r"clustering.copy_below: must be in \[0, 1\)"):
+        config("method=fedtsdp", "clustering=two_stage_wary", "clustering.copy_below=1.0")
