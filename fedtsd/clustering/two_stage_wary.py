@@ -62,4 +62,4 @@ def between(distance: np.ndarray, who: np.ndarray) -> np.ndarray:
     mean = (members.T @ distance @ members) / np.outer(sizes, sizes)
     mean = (mean + mean.T) / 2
     np.fill_diagonal(mean, 0)
-    return mean
+    return np.asarray(mean)
