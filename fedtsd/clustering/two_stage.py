@@ -154,6 +154,10 @@ class TwoStage(Quiet):
         """Return how to cut clients at these distances [C, C], and whether that is called for."""
         return propose(distance, self.max_clusters), self.hopkins.test(distance, rng)
 
+    def cleaned(self, labels: np.ndarray, divergence: np.ndarray) -> np.ndarray:
+        """Return labels [C] without misfits, by divergences [C, C] of outputs."""
+        return eject(labels, divergence, self.eject_above)
+
     def _stage_one(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         # The same numbers must not be tested until chance lets them pass.
         fresh = server.memory.get(OUTPUTS_ROUND, np.array([-1]))[0] == round
@@ -169,7 +173,7 @@ class TwoStage(Quiet):
             result.p_value < self.significance and proposal.silhouette >= self.stage1_silhouette
         )
         server, confirmed = self._confirm(server, server.members(0), passed)
-        labels = eject(proposal.labels, divergence, self.eject_above)
+        labels = self.cleaned(proposal.labels, divergence)
         split = confirmed and labels.max() > 0
         decision = Decision(
             1, 0, len(measured), int(proposal.labels.max()) + 1, proposal.silhouette,

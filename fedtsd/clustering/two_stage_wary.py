@@ -41,6 +41,12 @@ class WaryTwoStage(TwoStage):
         proposal, result = super().examine(between(distance, who), rng)
         return Proposal(renumber(proposal.labels[who]), proposal.silhouette), result
 
+    def cleaned(self, labels: np.ndarray, divergence: np.ndarray) -> np.ndarray:
+        who = copies(np.sqrt(divergence), self.copy_below)  # as they were when labels were given
+        first = np.unique(who, return_index=True)[1]
+        kept = super().cleaned(labels[first], between(divergence, who))
+        return renumber(kept[who])
+
 
 def copies(distance: np.ndarray, below: float) -> np.ndarray:
     """Return whom each of C clients stands for, int64 [C], 0..D-1: equal for copies.

@@ -83,6 +83,17 @@ def test_copies_stay_together_and_those_that_count_are_apart(count, seed, below)
         assert all(len(set(proposal.labels[who == one])) == 1 for one in who)
 
 
+def test_copies_of_one_do_not_make_its_mates_misfits() -> None:
+    # Client 0 and its copies are far from 1, and 2 is near to both.
+    near = np.array([[0.0, 0.5, 0.1], [0.5, 0.0, 0.1], [0.1, 0.1, 0.0]])
+    who = np.array([0, 0, 0, 0, 1, 2])
+    divergence = near[np.ix_(who, who)]
+    labels = np.zeros(6, dtype=np.int64)
+    # The mean divergence of 1 is (4 * 0.5 + 0.1) / 5 = 0.42, or counted once (0.5 + 0.1) / 2 = 0.3.
+    assert POLICY.cleaned(labels, divergence).tolist() == [0, 0, 0, 0, 1, 0]
+    assert not WARY.cleaned(labels, divergence).any()
+
+
 def test_without_copies_nothing_changes() -> None:
     points = np.random.default_rng(2).standard_normal((12, 40))
     distance = cdist(points, points)
