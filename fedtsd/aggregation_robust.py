@@ -3,6 +3,9 @@
 Whoever sends a model also says how many samples it has: weights are claims. Median, trimmed mean
 and Multi-Krum therefore count all members alike.
 
+A rule puts what the members agree on in the place of their sum. By itself it is an aggregation; as
+`robust` it stands before another one, which takes it for the mean: server momentum, for instance.
+
 Shapes: C members of a cluster that share a tensor, D numbers of a model.
 """
 
@@ -17,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedtsd.aggregation import check_weighting
+from fedtsd.aggregation import check_weighting, means_of, sums_in
 from fedtsd.clustering.similarity import blocks_of
 from fedtsd.messages import ClientReply, Reply
 from fedtsd.models import Layer
 from fedtsd.server import ServerState, Tensors
-from fedtsd.sums import weight_of
+from fedtsd.sums import Sums, weight_of
 
 
 @dataclass(frozen=True)
-class _Robust(ABC):
+class Robust(ABC):
     """New centres, cluster by cluster, from models that are seen one by one."""
 
     partner: ClassVar[str | None] = None
@@ -39,20 +42,29 @@ class _Robust(ABC):
         """Fit any model."""
 
     def update(self, server: ServerState, reply: Reply, layers: Sequence[Layer]) -> ServerState:
+        agreed = sums_in(server, self.summed(server, reply), "uniform")
+        return dataclasses.replace(server, centres=means_of(server.centres, agreed))
+
+    def summed(self, server: ServerState, reply: Reply) -> Reply:
+        """Return the reply as if models had been added up on their way, to sums of weight 1.
+
+        Their mean is what each cluster's members, by id, agree on.
+        """
         groups: list[list[ClientReply]] = [[] for _ in server.centres]
         for row in sorted(reply.rows, key=lambda row: row.client):
             groups[server.assignment[row.client]].append(row)
         pairs = zip(server.centres, groups, strict=True)
-        centres = tuple({**centre, **self.combined(centre, rows)} for centre, rows in pairs)
-        return dataclasses.replace(server, centres=centres)
+        agreed = (self.combined(centre, rows) for centre, rows in pairs)
+        sums = tuple(Sums(found, dict.fromkeys(found, 1.0)) for found in agreed)
+        return dataclasses.replace(reply, sums=sums)
 
     @abstractmethod
     def combined(self, centre: Tensors, rows: Sequence[ClientReply]) -> dict[str, Tensor]:
-        """Return what a cluster's members, by id, agree on: the tensors that any of them sent."""
+        """Return what a cluster's members, by id, agree on: float64, the tensors that any sent."""
 
 
 @dataclass(frozen=True)
-class _ByCoordinate(_Robust):
+class _ByCoordinate(Robust):
     """Every number of the model by itself, from whoever shares its tensor."""
 
     def combined(self, centre: Tensors, rows: Sequence[ClientReply]) -> dict[str, Tensor]:
@@ -92,7 +104,7 @@ class TrimmedMean(_ByCoordinate):
 
 
 @dataclass(frozen=True)
-class MultiKrum(_Robust):
+class MultiKrum(Robust):
     """The mean of the members that are nearest to their neighbours (Blanchard et al. 2017).
 
     A member's score is the sum of squared distances to its C - f - 2 nearest; the C - f lowest
@@ -125,7 +137,7 @@ class MultiKrum(_Robust):
 
 
 @dataclass(frozen=True)
-class NormBound(_Robust):
+class NormBound(Robust):
     """The weighted mean of updates none of which is longer than a bound (Sun et al. 2019).
 
     An update is what came back less the centre, over the tensors that the member shares. A longer
@@ -163,19 +175,19 @@ class NormBound(_Robust):
                     (weight * scale * update for update, scale, weight in parts), 0.0 * old.double()
                 )
                 whole = sum(weight for _, _, weight in parts)
-                found[name] = (old.double() + way / whole).to(old.dtype)
+                found[name] = old.double() + way / whole
         return found
 
 
 def by_tensor(
     centre: Tensors, rows: Sequence[ClientReply], middle: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Map each tensor that was sent, stacked float64 [C, ...], to [...]."""
+    """Map each tensor that was sent, stacked float64 [C, ...], to float64 [...]."""
     found = {}
-    for name, old in centre.items():
+    for name in centre:
         sent = [row.tensors[name] for row in rows if name in row.tensors]
         if sent:
-            found[name] = middle(torch.stack(sent).double()).to(old.dtype)
+            found[name] = middle(torch.stack(sent).double())
     return found
 
 

@@ -17,6 +17,7 @@ GROUPS = (
     "clustering",
     "personalization",
     "aggregation",
+    "robust",
     "solver",
     "prior",
     "engine",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedtsd.aggregation import Aggregation
+from fedtsd.aggregation_robust import Robust
 from fedtsd.attack import Attack
 from fedtsd.clients.engine import EngineSpec, choose_device
 from fedtsd.clients.solvers.solver import Solver
@@ -133,6 +134,7 @@ class Config:
     clustering: Clustering
     personalization: Personalization
     aggregation: Aggregation
+    robust: Robust | None
     solver: Solver
     prior: Prior
     engine: EngineSpec
@@ -186,10 +188,15 @@ class Config:
             _under("shift", self.shift.check, facts)
         self._check_clients(facts, facts.num_samples - held_out)
         if self.attack is not None:
-            _under("attack", self.attack.check, facts.regression)
+            _under("attack", self.attack.check, facts)
         layers = layers_of(self.sketch(), self.personalization.separates)
         _under("personalization", self.personalization.check, layers)
         _under("aggregation", self.aggregation.check, len(layers))
+        if self.robust is not None and self.aggregation.sums is None:
+            raise ValueError(
+                "robust: goes before an aggregation that takes means (mean, momentum, adam, tree), "
+                f"and {type(self.aggregation).__name__} takes none"
+            )
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)
         self._check_partners()

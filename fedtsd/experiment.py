@@ -111,7 +111,7 @@ class Experiment:
                 server = cfg.personalization.adapt(server, r)
                 server = cfg.prior.adapt(server, r)
                 reply = released(server, request, reply)
-                server = cfg.aggregation.update(server, reply, self.layers)
+                server = self.aggregate(server, reply)
             traffic = self.channel.drain()
             evaluation = None
             if r % cfg.eval_every == 0 or r == cfg.rounds:
@@ -228,6 +228,7 @@ class Experiment:
         # Sums lose who sent what: they do where no policy asks for that.
         clustering = cfg.clustering
         sighted = cfg.reads_outputs or clustering.uses_updates or clustering.reads_models
+        sighted = sighted or cfg.robust is not None
         sums = None if sighted or self.crosses_more else cfg.aggregation.sums
         task = Train(cfg.training.phases, public, sums)
         request = self.request(server, round, task, cohort, tellers)
@@ -284,6 +285,12 @@ class Experiment:
         if cfg.clustering.uses_updates:
             server = cfg.similarity.measure_updates(server, request, reply)
         return cfg.clustering.measure(server, request, reply)
+
+    def aggregate(self, server: ServerState, reply: Reply) -> ServerState:
+        """Make new centres, from what a robust rule lets through if there is one."""
+        if self.config.robust is not None:
+            reply = self.config.robust.summed(server, reply)
+        return self.config.aggregation.update(server, reply, self.layers)
 
 
 def build(config: Config, federation: Federation) -> Experiment:

@@ -95,5 +95,7 @@ def describe(config: Config, federation: Federation, layers: tuple[Layer, ...]) 
     if config.attack is not None:
         lying = np.flatnonzero(config.attackers(federation.num_clients))
         kind = type(config.attack).__name__
-        notes.append(f"attack: {kind} by clients {lying.tolist()}, who are in no score")
+        victim = config.attack.victim(federation.num_clients, config.seed)
+        whom = "" if victim is None else f" on client {victim}"
+        notes.append(f"attack: {kind}{whom} by clients {lying.tolist()}, who are in no score")
     return [first, f"skew: {skew_of(federation).in_words(federation.regression)}", *notes]

@@ -35,6 +35,7 @@ def summarise(
     assignments = _table(path / "assignments.csv")
     final = assignments[assignments["round"] == assignments["round"].max()]
     scores = metrics.scores_at(clients, stage, last, score.name)
+    lying = config.attackers(federation.num_clients)
     return {
         "method": config.method.name,
         "dataset": config.dataset.name,
@@ -54,11 +55,12 @@ def summarise(
         "clusters": [
             rows["client"].tolist() for _, rows in final.sort_values("client").groupby("cluster")
         ],
-        "agreement_with_planted_groups": _agreement(path, final),
+        "agreement_with_planted_groups": _agreement(path, final[~lying[final["client"]]]),
         "skew": dataclasses.asdict(skew_of(federation)),
         "drift": _drift(federation),
-        "attackers": np.flatnonzero(config.attackers(federation.num_clients)).tolist(),
         "replies": _replies(path),
+        "attackers": np.flatnonzero(lying).tolist(),
+        "attack_success": _success(clients, stage, last, score),
         "notes": list(federation.notes),
         "layers": [layer.name for layer in layers],
         "personal_layers": final.sort_values("client")["personal_layers"].tolist(),
@@ -84,6 +86,14 @@ def _agreement(path: Path, final: "pd.DataFrame") -> dict[str, float] | None:
         "adjusted_rand_index": float(adjusted_rand_score(groups, clusters)),
         "normalised_mutual_information": float(normalized_mutual_info_score(groups, clusters)),
     }
+
+
+def _success(
+    clients: "pd.DataFrame", stage: str, round: int, score: Score
+) -> dict[str, float] | None:
+    """Return how far an attack has its wish: mean and most over the honest; None if it has none."""
+    found = metrics.scores_at(clients, stage, round, score.name, split="triggered")
+    return {"mean": float(found.mean()), "max": float(found.max())} if len(found) else None
 
 
 def _scores(clients: "pd.DataFrame", stage: str, round: int, score: Score) -> dict[str, Any]:

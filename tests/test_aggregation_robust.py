@@ -16,10 +16,15 @@ from fedtsd.aggregation_robust import (
     TrimmedMean,
     squared_distances,
 )
+from fedtsd.errors import ConfigError
 from fedtsd.messages import ClientReply, Reply
-from tests.runs import run_twice, table, tables_of
+from fedtsd.models import Layer
+from fedtsd.server_optimizer import Momentum
+from fedtsd.tree import Tree
+from tests.runs import run_toy, run_twice, table, tables_of
 from tests.test_aggregation import reply, server, update, values
 
+LAYERS = (Layer("body", ("body",)), Layer("head", ("head",)))
 POLICIES = (Median(), TrimmedMean(0.2), MultiKrum(0.2), NormBound("uniform", None))
 
 
@@ -141,6 +146,68 @@ def test_one_liar_among_ten_cannot_lead_the_others(policy, lie: float, seed: int
     # The bound shortens a lie to an honest length, which still may point the wrong way.
     low, high = (0.5, 2.1) if isinstance(policy, NormBound) else (1, 2)
     assert all(low <= value <= high + 1e-6 for value in body)
+
+
+@pytest.mark.parametrize("policy", POLICIES[:3], ids=lambda p: type(p).__name__)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), lies=st.integers(1, 4))
+def test_f_liars_leave_each_coordinate_within_the_honest_range(policy, data, lies: int) -> None:
+    """Of 20 members 4 may lie as they like, each in a way of its own."""
+    number = st.floats(-1e6, 1e6, width=32)
+    told = data.draw(
+        st.lists(st.lists(number, min_size=3, max_size=3), min_size=lies, max_size=lies)
+    )
+    honest = np.random.default_rng(lies).normal(size=(20 - lies, 3)).astype(np.float32)
+    body = np.array(body_of(policy, *honest.tolist(), *told))
+    if isinstance(
+        policy, MultiKrum
+    ):  # it picks whole models: a lie near the honest may be among them
+        far = [lie for lie in told if np.abs(lie).max() > 1e3]
+        if len(far) < lies:
+            return
+    assert (honest.min(axis=0) - 1e-5 <= body).all()
+    assert (body <= honest.max(axis=0) + 1e-5).all()
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)
+def test_what_members_agree_on_stands_in_the_place_of_their_sum(policy) -> None:
+    models = np.random.default_rng(5).normal(size=(7, 4)).astype(np.float32).tolist()
+    state, said = centred(7, 4), sent(*models)
+    alone = update(policy, state, said).centres[0]["body"]
+    summed = policy.summed(state, said)
+    for other in (WeightedMean("samples"), Tree("samples", 0), Momentum("samples", 1.0, 0.0)):
+        assert torch.equal(other.update(state, summed, LAYERS).centres[0]["body"], alone)
+    # Half a step from zeros, with no past: half of what they agree on.
+    stepped = Momentum("uniform", 0.5, 0.9).update(state, summed, LAYERS).centres[0]
+    torch.testing.assert_close(stepped["body"], alone / 2)
+    assert stepped["head"] == 1.0
+
+
+def test_a_robust_rule_goes_only_before_what_takes_means(config) -> None:
+    for aggregation in ("median", "multi_krum"):
+        with pytest.raises(ConfigError, match="robust: goes before an aggregation that takes"):
+            config("method=fedavg", f"aggregation={aggregation}", "robust=median")
+    with pytest.raises(ConfigError, match="robust: goes before"):
+        config("method=scaffold", "robust=median")
+    for method in ("fedavg", "fedtsdp_full", "fedadam", "fedtsdp_tree"):
+        config(f"method={method}", "robust=trimmed_mean")
+
+
+def test_a_median_before_the_mean_is_the_median(config, toy, tmp_path) -> None:
+    how = "method=fedavg", "rounds=3", "model.hidden=[8]"
+    for name, what in (("a", "aggregation=median"), ("b", "robust=median")):
+        run_toy(config(*how, what), toy(6), tmp_path / name)
+    first, second = (tables_of(tmp_path / name)["clients"] for name in "ab")
+    assert first.equals(second)
+
+
+def test_server_momentum_bears_liars_with_a_robust_rule(config, toy, tmp_path) -> None:
+    how = "method=fedavgm", "attack=sign_flip", "attack.factor=9.0", "rounds=5", "model.hidden=[8]"
+    found = {}
+    for name, rule in (("mean", ()), ("median", ("robust=median",))):
+        run_toy(config(*how, *rule, "partition.num_clients=10"), toy(10), tmp_path / name)
+        found[name] = table(tmp_path / name, "rounds")["accuracy_mean"].iloc[-1]
+    assert found["median"] > found["mean"] + 0.2
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: type(p).__name__)

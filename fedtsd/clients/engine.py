@@ -47,6 +47,13 @@ class ClientSide:
         tensors = tensors_of(self.model)
         return {**tensors, **self.solver.private(tensors)}
 
+    @property
+    def victim(self) -> int | None:
+        """Whom attackers pass for, if they do."""
+        if self.attack is None or not self.attackers:
+            return None
+        return self.attack.victim(self.federation.num_clients, self.seed)
+
 
 class EngineSpec(Protocol):
     """What `conf/engine/*.yaml` describes."""

@@ -172,9 +172,7 @@ class RayEngine:
         made_from = []
         for a in range(len(self._accepted)):
             clients = np.flatnonzero(self._owner == a).tolist()
-            # Those that drift have other data later.
-            later = [federation.moves[client] for client in clients if client in federation.moves]
-            held = {holder: federation.clients[holder] for holder in (*clients, *later)}
+            held = {holder: federation.clients[holder] for holder in holders_of(side, clients)}
             made_from.append([common, put(held)])
         return made_from
 
@@ -190,6 +188,16 @@ class RayEngine:
         """Note what actors have changed, now that all have answered."""
         for a, answer in answers.items():
             self._accepted[a] = answer.change
+
+
+def holders_of(side: ClientSide, clients: Sequence[int]) -> list[int]:
+    """Return the holders whose data these clients need: their own, and where attackers pass for
+    another client, that client's.
+    """
+    victim = [] if side.victim is None or side.attackers.isdisjoint(clients) else [side.victim]
+    needed, moves = [*clients, *victim], side.federation.moves
+    # Those that drift have other data later.
+    return [*needed, *(moves[client] for client in needed if client in moves)]
 
 
 def put_together(request: Request, replies: Sequence[Reply]) -> Reply:

@@ -17,7 +17,7 @@ from fedtsd.clients.solvers.solver import Fit, Workbench
 from fedtsd.clients.store import ClientStore
 from fedtsd.clients.subspace import data_subspace
 from fedtsd.data.federation import Federation
-from fedtsd.data.holdings import Split
+from fedtsd.data.holdings import ClientData, Split
 from fedtsd.messages import (
     ClientReply,
     ClientRequest,
@@ -57,6 +57,7 @@ class Workplace:
         self._network = model
         self._forward = forward or model
         self._fit = fit
+        self._victim = side.victim
         self._private = tuple(side.solver.private(tensors_of(model)))
         self._priors = [module for module in model.children() if isinstance(module, LogPrior)]
         self.tensors = tensors_of(model)
@@ -64,11 +65,13 @@ class Workplace:
     def train(self, request: Request, task: Train, row: ClientRequest) -> ClientReply:
         """Let a client train; what it sends of its model is left in the network."""
         started = time.perf_counter()
-        split = self._data.data_of(row.client, request.round).train
         lies = self._side.attack if row.client in self._side.attackers else None
+        role = row.client if lies is None or self._victim is None else self._victim
+        split = self._data.data_of(role, request.round).train
         if lies is not None:
-            split = lies.taught(split, self._data.num_outputs)
-        bench = self._bench(request, row, split, task.phases, "train")
+            rng = torch_rng(self._side.seed, "attack data", row.client)
+            split = lies.taught(split, self._data.num_outputs, rng)
+        bench = self._bench(request, row, split, task.phases, "train", role)
         num_samples = self._side.solver.train(bench)
         outputs = None
         public = task.public_for(row)
@@ -76,15 +79,18 @@ class Workplace:
             chosen = self._data.public[public.to(self._data.public.device)]
             outputs = local.public_outputs(self._forward, chosen, self._data.regression)
         self._store.put(row.client, {**self.tensors, **bench.kept})
+        num_examples = len(split)
         if lies is not None:
             self._tell(lies, request, row, bench)
+            outputs = None if outputs is None else lies.told(outputs)
+            num_examples = lies.claimed(num_examples)
         seconds = time.perf_counter() - started
-        return ClientReply(row.client, bench.sent, len(split), num_samples, seconds, outputs)
+        return ClientReply(row.client, bench.sent, num_examples, num_samples, seconds, outputs)
 
     def evaluate(self, request: Request, task: Evaluate, row: ClientRequest) -> ClientReply:
         """Let a client evaluate the stages that are asked for."""
         data = self._data.data_of(row.client, request.round)
-        splits = local.evaluated_splits(data)
+        splits = self._evaluated(data)
         found: list[Evaluation] = []
         for stage in task.stages:
             outputs = self._outputs(request, task, row, stage)
@@ -123,13 +129,20 @@ class Workplace:
         for name, tensor in lies.sent(trained, bench.received, rng).items():
             self.tensors[name].copy_(tensor)
 
+    def _evaluated(self, data: ClientData) -> dict[str, Split]:
+        """Return the splits that are evaluated: a client's own, and what an attack wishes."""
+        splits = local.evaluated_splits(data)
+        attack = self._side.attack
+        triggered = None if attack is None else attack.triggered(data.test)
+        return splits if not triggered else {**splits, "triggered": triggered}
+
     def _outputs(
         self, request: Request, task: Evaluate, row: ClientRequest, stage: str
     ) -> dict[str, Tensor]:
         """Return the outputs of a stage on each split that has samples."""
         data = self._data.data_of(row.client, request.round)
-        splits = local.evaluated_splits(data)
-        bench = self._bench(request, row, data.train, (task.tuning,), "tune")
+        splits = self._evaluated(data)
+        bench = self._bench(request, row, data.train, (task.tuning,), "tune", row.client)
         self._side.solver.serve(bench)
         if stage == "ensembled":
             first = self._headed(data.train, splits, task)
@@ -162,8 +175,12 @@ class Workplace:
         split: Split,
         phases: tuple[Phase, ...],
         purpose: str,
+        role: int,
     ) -> Workbench:
-        """Lay out a client's model and what goes with it."""
+        """Lay out a client's model and what goes with it.
+
+        role: whose random numbers it draws: its own, unless it passes for another client.
+        """
         received = request.models[row.model]
         self._lay_out(received, row, split)
         kept = self._store.get(row.client) if self._private else {}
@@ -178,7 +195,7 @@ class Workplace:
             personal=row.personal,
             training=self._side.training,
             precision=self._side.precision,
-            rng=torch_rng(self._side.seed, purpose, request.round, row.client),
+            rng=torch_rng(self._side.seed, purpose, request.round, role),
             fit=self._fit,
         )
 

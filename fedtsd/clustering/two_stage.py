@@ -154,6 +154,16 @@ class TwoStage(Quiet):
             server = self._stage_two(server, round, rng)
         return forget_updates(server, round)
 
+    def examine(
+        self, distance: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Proposal, HopkinsResult]:
+        """Return how to cut clients at these distances [C, C], and whether that is called for."""
+        return propose(distance, self.max_clusters), self.hopkins.test(distance, rng)
+
+    def cleaned(self, labels: np.ndarray, divergence: np.ndarray) -> np.ndarray:
+        """Return labels [C] without misfits, by divergences [C, C] of outputs."""
+        return eject(labels, divergence, self.eject_above)
+
     def _stage_one(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         # The same numbers must not be tested until chance lets them pass.
         fresh = server.memory.get(OUTPUTS_ROUND, np.array([-1]))[0] == round
@@ -164,13 +174,12 @@ class TwoStage(Quiet):
             return server
         divergence = outputs.block(measured)
         distance = np.sqrt(divergence)
-        proposal = propose(distance, self.max_clusters)
-        result = self.hopkins.test(distance, rng)
+        proposal, result = self.examine(distance, rng)
         passed = (
             result.p_value < self.significance and proposal.silhouette >= self.stage1_silhouette
         )
         server, confirmed = self._confirm(server, server.members(0), passed)
-        labels = eject(proposal.labels, divergence, self.eject_above)
+        labels = self.cleaned(proposal.labels, divergence)
         labels = join_small(labels, divergence, minimum_of(server))
         split = confirmed and labels.max() > 0
         decision = Decision(
@@ -200,8 +209,7 @@ class TwoStage(Quiet):
             if len(seen.clients) < self.min_clients:
                 continue
             distance = cosine_distance(seen.cosines)
-            proposal = propose(distance, self.max_clusters)
-            result = self.hopkins.test(distance, rng)
+            proposal, result = self.examine(distance, rng)
             server, passed = self._passes(server, seen, proposal, result, rng)
             server, confirmed = self._confirm(server, seen.clients, passed)
             labels = join_small(proposal.labels, distance, minimum_of(server))

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedtsd.attack import Mimic
 from fedtsd.clients import ray_cluster
 from fedtsd.clients.ray_actors import Shard, ShardActor
-from fedtsd.clients.ray_engine import added, owners, put_together
+from fedtsd.clients.ray_engine import added, holders_of, owners, put_together
 from fedtsd.clients.ray_log import ShardLog
 from fedtsd.clients.sequential import Sequential
 from fedtsd.errors import ConfigError, EngineError, RunFolderError
@@ -167,3 +168,20 @@ def test_without_ray_the_error_names_the_extra(config, monkeypatch) -> None:
     monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fedtsd\[ray\]'"):
         config("engine=ray", "device=cpu")
+
+
+def test_attackers_that_pass_for_a_client_have_its_data_at_hand(tmp_path) -> None:
+    attack, side = Mimic(0.4, 1.0), side_of()
+    lying = attack.attackers(5, 0).nonzero()[0].tolist()
+    victim = attack.victim(5, 0)
+    whole = replace(side, attack=attack, attackers=frozenset(lying))
+    honest = [client for client in range(5) if client not in (*lying, victim)]
+    assert holders_of(side, lying) == lying
+    assert holders_of(whole, honest) == honest
+    assert holders_of(whole, lying) == [*lying, victim]
+    held = {holder: side.federation.clients[holder] for holder in holders_of(whole, lying)}
+    bare = replace(whole, federation=replace(side.federation, clients=()))
+    shard = Shard(0, tuple(lying), 5, Sequential(1), str(tmp_path / "shard"), 1)
+    request = train(1, lying)
+    found = handled(ShardActor(shard, bare, held), 0, request)
+    assert_same(found, Sequential(1).build(whole).handle(request))
