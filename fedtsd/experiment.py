@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -48,6 +48,9 @@ from fedtsd.server import ABSENT, ServerState, joined, start_state
 from fedtsd.summary import summarise
 from fedtsd.training import NUM_BINS, Phase
 
+if TYPE_CHECKING:
+    from fedtsd.accountant import Account
+
 log = logging.getLogger(__name__)
 
 
@@ -78,7 +81,8 @@ class RunState:
 class Experiment:
     """The parts of a run. The server side holds no data: it reaches clients through the channel.
 
-    crosses_more: whether the solver sends tensors beside the model.
+    crosses_more: whether the solver sends tensors beside the model. account: what a private run
+    spends; None if nothing is private.
     """
 
     config: Config
@@ -88,13 +92,19 @@ class Experiment:
     engine: Engine
     channel: Channel
     start: RunState
+    account: "Account | None"
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds are run: those asked for, or fewer if privacy has a budget."""
+        return self.config.rounds if self.account is None else self.account.rounds
 
     def run(
         self, folder: RunFolder, state: RunState, observers: Iterable[Observer] = ()
     ) -> ServerState:
         """Run all rounds after `state` and return the server's last state. This is the loop."""
         cfg, server = self.config, state.server
-        for r in range(state.round + 1, cfg.rounds + 1):
+        for r in range(state.round + 1, self.rounds + 1):
             started = time.perf_counter()
             before = server
             server = self.admit(server, r)
@@ -108,12 +118,13 @@ class Experiment:
             server = cfg.aggregation.update(server, reply, self.layers)
             traffic = self.channel.drain()
             evaluation = None
-            if r % cfg.eval_every == 0 or r == cfg.rounds:
+            if r % cfg.eval_every == 0 or r == self.rounds:
                 evaluation = self.evaluate(server, r)
             log_changes(before, server, r)
             seconds = time.perf_counter() - started
-            row = write_round(folder, cfg, r, server, evaluation, traffic, seconds)
-            if r % cfg.checkpoint_every == 0 or r == cfg.rounds:
+            epsilon = None if self.account is None else self.account.epsilon(r)
+            row = write_round(folder, cfg, r, server, evaluation, traffic, seconds, epsilon)
+            if r % cfg.checkpoint_every == 0 or r == self.rounds:
                 state = RunState(r, server, self.engine.state_dict())
                 folder.save_checkpoint(r, state.state_dict())
             for observer in observers:
@@ -161,10 +172,7 @@ class Experiment:
 
     def cohort(self, server: ServerState, round: int) -> np.ndarray:
         """Choose who trains in a round: client ids, sorted."""
-        cfg = self.config
-        rng = numpy_rng(cfg.seed, "cohort", round)
-        size = cfg.cohort.size or len(server.present)
-        return np.sort(rng.choice(server.present, size=size, replace=False))
+        return self.config.cohort.choose(server.present, self.config.seed, round)
 
     def consult(
         self, server: ServerState, clients: np.ndarray, round: int, look: bool = False
@@ -195,7 +203,7 @@ class Experiment:
         cohort = self.cohort(server, round)
         public, tellers = None, np.ones(server.num_clients, dtype=bool)
         if cfg.reads_outputs:
-            if round < cfg.rounds:  # after the last round reports show how all clients ended
+            if round < self.rounds:  # after the last round reports show how all clients ended
                 tellers = cfg.similarity.tellers(server, round)
             rng = numpy_rng(cfg.seed, "public samples", round)
             public = cfg.similarity.choose_public(server, self.num_public, rng)
@@ -296,7 +304,20 @@ def build(config: Config, federation: Federation) -> Experiment:
     server = config.clustering.start(server, origin)
     start = RunState(0, server, engine.state_dict())
     public = len(federation.public)
-    return Experiment(config, layers, public, bool(crossing), engine, channel, start)
+    account = account_of(config, federation)
+    return Experiment(config, layers, public, bool(crossing), engine, channel, start, account)
+
+
+def account_of(config: Config, federation: Federation) -> "Account | None":
+    """Return what a private run spends; None if nothing is private.
+
+    Raises ConfigError if the budget does not last for a round.
+    """
+    if config.mechanism is None:
+        return None
+    from fedtsd.accountant import open_account  # lazily: it comes with an extra
+
+    return open_account(config, federation, config.mechanism)
 
 
 def _initial_model(config: Config, model: nn.Sequential, number: int) -> dict[str, Tensor]:
@@ -313,7 +334,9 @@ def _initial_model(config: Config, model: nn.Sequential, number: int) -> dict[st
 def load_federation(config: Config) -> Federation:
     """Load the data set and deal it to the clients."""
     arrays = load_arrays(config)
-    return build_federation(arrays, config.deal, root_of(config), config.seed)
+    federation = build_federation(arrays, config.deal, root_of(config), config.seed)
+    account_of(config, federation)  # a budget that is too small is told before a folder is made
+    return federation
 
 
 def root_of(config: Config) -> Path:
@@ -354,7 +377,10 @@ def execute(
     write_schema(folder, config.dataset)
     initial = experiment.start.server.centres[0]
     folder.write_json("model", list(model_rows(experiment.layers, initial)))
+    account = experiment.account
     for line in describe(config, federation, experiment.layers):
+        log.info("%s", line)
+    for line in account.described() if account is not None else ():
         log.info("%s", line)
     with ExitStack() as stack:
         stack.callback(experiment.engine.close)
@@ -365,4 +391,6 @@ def execute(
             stack.callback(observer.stop)
         server = experiment.run(folder, state, observers)
     write_similarity(folder, federation, server)
-    folder.write_json("summary", summarise(folder.path, config, federation, experiment.layers))
+    summary = summarise(folder.path, config, federation, experiment.layers)
+    summary["privacy"] = None if account is None else account.summary()
+    folder.write_json("summary", summary)

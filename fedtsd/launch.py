@@ -176,6 +176,9 @@ def _attend(config: Config, federation: Any, folder: RunFolder) -> None:
     with fast_imports():  # only now: plotting takes as long to import as torch
         from fedtsd.report.figures import draw
     draw(folder.path)
+    private = json.loads((folder.path / "summary.json").read_text())["privacy"]
+    if private is not None and private["ending"] is not None:
+        _say(private["ending"])
     sys.stdout.write(f"{shown(folder.path)}\n")
     sys.stdout.flush()
 
