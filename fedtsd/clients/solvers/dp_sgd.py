@@ -72,7 +72,10 @@ class DpSgd(Mechanism, Quiet):
             return 0
         for name, parameter in bench.parameters.items():
             parameter.requires_grad_(name in moving)
-        hooks = GradSampleHooks(bench.network, loss_reduction="sum")
+        # Opacus's own rule for convolutions takes activations for contiguous, and is silently wrong
+        # where an engine has them channels last; by functorch they are right, and slower.
+        convolves = any(isinstance(module, nn.Conv2d) for module in bench.network.modules())
+        hooks = GradSampleHooks(bench.network, loss_reduction="sum", force_functorch=convolves)
         try:
             return self._steps(bench, phase, moving)
         finally:
