@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 def check_private(config: "Config", mechanism: Mechanism, layers: Sequence[Layer]) -> None:
     """Raise ValueError with one line that names the first field that breaks a rule."""
+    if config.dataset.facts.regression:
+        raise ValueError(
+            "dataset: the target is a number, standardised by sums that clients send as they are, "
+            f"which privacy at {mechanism.level} level does not cover; must have classes"
+        )
     rules = _client_level if mechanism.level == "client" else _example_level
     for broken in rules(config, layers):
         raise ValueError(broken)
