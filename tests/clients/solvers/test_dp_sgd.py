@@ -151,12 +151,12 @@ def test_a_round_is_accounted_for_as_it_is_trained() -> None:
 
 def test_phases_move_their_layers_and_are_pulled_after_the_noise() -> None:
     training = settings(phases=(Phase("personal", 1, 0.0), Phase("shared", 2, 5.0)))
-    network = linear(3, 2, 2)
+    network = linear(3, 2, 3)
     bench = make(solver(1.0, QUIET), network, classes(5, 3), training)
     bench.personal = frozenset({"fc2.weight"})
     solver(1.0, QUIET).train(bench)
     pulled = {n: p.detach().clone() for n, p in network.named_parameters()}
-    free = make(solver(1.0, QUIET), linear(3, 2, 2), classes(5, 3),
+    free = make(solver(1.0, QUIET), linear(3, 2, 3), classes(5, 3),
                 settings(phases=(Phase("personal", 1, 0.0), Phase("shared", 2, 0.0))))  # fmt: skip
     free.personal = bench.personal
     solver(1.0, QUIET).train(free)
@@ -168,7 +168,7 @@ def test_phases_move_their_layers_and_are_pulled_after_the_noise() -> None:
 
 
 def test_nothing_of_opacus_is_left_on_the_network() -> None:
-    network = linear(2, 2)
+    network = linear(2, 3)
     before = copies(vars(network)["_modules"]["fc1"].state_dict())
     solver().train(make(solver(), network, classes(5, 2), settings()))
     assert not any(module._backward_hooks or module._forward_hooks for module in network.modules())
