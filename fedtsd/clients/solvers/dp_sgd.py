@@ -50,7 +50,8 @@ class DpSgd(Mechanism, Quiet):
 
     def train(self, bench: Workbench) -> int:
         bench.network.train()
-        return sum(self._descend(bench, phase) for phase in bench.phases)
+        masks = Masks(bench.network, bench.rng)
+        return sum(self._descend(bench, phase, masks) for phase in bench.phases)
 
     def releases(self, turn: Turn, training: Training) -> Mapping[int, Sequence[Release]]:
         noise = dp_accounting.GaussianDpEvent(self.noise_multiplier)
@@ -61,7 +62,7 @@ class DpSgd(Mechanism, Quiet):
             found[client] = [(drawn, steps * epochs_of(training.phases))]
         return found
 
-    def _descend(self, bench: Workbench, phase: Phase) -> int:
+    def _descend(self, bench: Workbench, phase: Phase, masks: Masks) -> int:
         """Carry out one phase; return the number of samples processed."""
         moving = {
             name: parameter
@@ -77,12 +78,14 @@ class DpSgd(Mechanism, Quiet):
         convolves = any(isinstance(module, nn.Conv2d) for module in bench.network.modules())
         hooks = GradSampleHooks(bench.network, loss_reduction="sum", force_functorch=convolves)
         try:
-            return self._steps(bench, phase, moving)
+            return self._steps(bench, phase, moving, masks)
         finally:
             hooks.cleanup()
 
     @torch.enable_grad()
-    def _steps(self, bench: Workbench, phase: Phase, moving: Mapping[str, nn.Parameter]) -> int:
+    def _steps(
+        self, bench: Workbench, phase: Phase, moving: Mapping[str, nn.Parameter], masks: Masks
+    ) -> int:
         size, training = len(bench.split), bench.training
         steps = steps_of(size, training.batch_size)
         descent = torch.optim.SGD(
@@ -98,7 +101,6 @@ class DpSgd(Mechanism, Quiet):
             expected_batch_size=size / steps,
             generator=_noise_of(bench),
         )
-        masks = Masks(bench.network, bench.rng)
         processed = 0
         batches = poisson_batches(bench.split, steps * phase.epochs, 1 / steps, bench.rng)
         for inputs, labels in batches:
