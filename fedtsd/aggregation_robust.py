@@ -12,7 +12,7 @@ Shapes: C members of a cluster that share a tensor, D numbers of a model.
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -154,10 +154,8 @@ class NormBound(Robust):
             raise ValueError(f"bound: must be above 0 or null, got {self.bound}")
 
     def combined(self, centre: Tensors, rows: Sequence[ClientReply]) -> dict[str, Tensor]:
-        updates = [
-            {n: t.double() - centre[n].double() for n, t in row.tensors.items()} for row in rows
-        ]
-        lengths = [math.sqrt(sum(float(t.square().sum()) for t in u.values())) for u in updates]
+        updates = updates_of(centre, rows)
+        lengths = [length_of(update) for update in updates]
         if not rows:
             return {}
         bound = float(np.median(lengths)) if self.bound is None else self.bound
@@ -189,6 +187,16 @@ def by_tensor(
         if sent:
             found[name] = middle(torch.stack(sent).double())
     return found
+
+
+def updates_of(centre: Tensors, rows: Sequence[ClientReply]) -> list[dict[str, Tensor]]:
+    """Return what each client sent less the centre, float64, over the tensors that it shares."""
+    return [{n: t.double() - centre[n].double() for n, t in row.tensors.items()} for row in rows]
+
+
+def length_of(update: Mapping[str, Tensor]) -> float:
+    """Return the L2 norm of an update, all tensors together."""
+    return math.sqrt(sum(float(tensor.square().sum()) for tensor in update.values()))
 
 
 def squared_distances(rows: Sequence[ClientReply]) -> np.ndarray:

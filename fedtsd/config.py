@@ -25,6 +25,8 @@ from fedtsd.models import ModelSpec, layers_of
 from fedtsd.personalization import Personalization
 from fedtsd.precision import Precision
 from fedtsd.prior import NoPrior, Prior
+from fedtsd.privacy import Mechanism
+from fedtsd.privacy_rules import check_private
 from fedtsd.schema import convert
 from fedtsd.seeding import numpy_rng
 from fedtsd.similarity import Similarity
@@ -75,6 +77,12 @@ class Cohort:
                 f"join_round: {self.join_round} means nothing without newcomers; set "
                 "cohort.newcomers to the share of clients that join"
             )
+
+    def choose(self, present: np.ndarray, seed: int, round: int) -> np.ndarray:
+        """Return who trains in a round, of the ids of those that are there; sorted."""
+        rng = numpy_rng(seed, "cohort", round)
+        size = min(self.size or len(present), len(present))
+        return np.sort(rng.choice(present, size=size, replace=False))
 
 
 @dataclass(frozen=True)
@@ -200,6 +208,8 @@ class Config:
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)
         self._check_partners()
+        if self.mechanism is not None:
+            check_private(self, self.mechanism, layers)
         num_clients = self.partition.clients_of(facts)
         planted = [part.groups_of(num_clients) for part in (self.partition, self.shift) if part]
         has_groups = any(groups is not None for groups in planted)
@@ -304,6 +314,14 @@ class Config:
             self.drift,
             self.cohort.newcomers,
         )
+
+    @property
+    def mechanism(self) -> Mechanism | None:
+        """What makes the run differentially private; None if nothing does."""
+        for part in (self.aggregation, self.solver):
+            if isinstance(part, Mechanism):
+                return part
+        return None
 
     @property
     def reads_outputs(self) -> bool:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -52,6 +52,9 @@ from fedtsd.server import ABSENT, ServerState, joined, start_state
 from fedtsd.summary import summarise
 from fedtsd.training import NUM_BINS, Phase
 
+if TYPE_CHECKING:
+    from fedtsd.accountant import Account
+
 log = logging.getLogger(__name__)
 
 
@@ -82,7 +85,8 @@ class RunState:
 class Experiment:
     """The parts of a run. The server side holds no data: it reaches clients through the channel.
 
-    crosses_more: whether the solver sends tensors beside the model.
+    crosses_more: whether the solver sends tensors beside the model. account: what a private run
+    spends; None if nothing is private.
     """
 
     config: Config
@@ -92,13 +96,19 @@ class Experiment:
     engine: Engine
     channel: Channel
     start: RunState
+    account: "Account | None"
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds are run: those asked for, or fewer if privacy has a budget."""
+        return self.config.rounds if self.account is None else self.account.rounds
 
     def run(
         self, folder: RunFolder, state: RunState, observers: Iterable[Observer] = ()
     ) -> ServerState:
         """Run all rounds after `state` and return the server's last state. This is the loop."""
         cfg, server = self.config, state.server
-        for r in range(state.round + 1, cfg.rounds + 1):
+        for r in range(state.round + 1, self.rounds + 1):
             started = time.perf_counter()
             before = server
             server = self.admit(server, r)
@@ -114,14 +124,15 @@ class Experiment:
                 server = self.aggregate(server, reply)
             traffic = self.channel.drain()
             evaluation = None
-            if r % cfg.eval_every == 0 or r == cfg.rounds:
+            if r % cfg.eval_every == 0 or r == self.rounds:
                 evaluation = self.evaluate(server, r)
             log_changes(before, server, r)
             log_incidents(reply, enough)
             seconds = time.perf_counter() - started
             write_replies(folder, request, reply, enough)
-            row = write_round(folder, cfg, r, server, evaluation, traffic, seconds)
-            if r % cfg.checkpoint_every == 0 or r == cfg.rounds:
+            epsilon = None if self.account is None else self.account.epsilon(r)
+            row = write_round(folder, cfg, r, server, evaluation, traffic, seconds, epsilon)
+            if r % cfg.checkpoint_every == 0 or r == self.rounds:
                 state = RunState(r, server, self.engine.state_dict())
                 folder.save_checkpoint(r, state.state_dict())
             for observer in observers:
@@ -170,12 +181,11 @@ class Experiment:
     def cohort(self, server: ServerState, round: int) -> np.ndarray:
         """Choose who is asked to train in a round: client ids, sorted."""
         cfg, clients = self.config, server.present
-        size = cfg.cohort.size or len(clients)
+        cohort = cfg.cohort
         if cfg.faults is not None:
-            size = cfg.faults.asked(size)
+            cohort = dataclasses.replace(cohort, size=cfg.faults.asked(cohort.size or len(clients)))
             clients = cfg.faults.available(clients, round, cfg.seed)
-        rng = numpy_rng(cfg.seed, "cohort", round)
-        return np.sort(rng.choice(clients, size=min(size, len(clients)), replace=False))
+        return cohort.choose(clients, cfg.seed, round)
 
     def enough(self, server: ServerState, reply: Reply) -> bool:
         """Return whether a round has the replies that it needs; otherwise it is abandoned.
@@ -221,7 +231,7 @@ class Experiment:
         cohort = self.cohort(server, round)
         public, tellers = None, np.ones(server.num_clients, dtype=bool)
         if cfg.reads_outputs:
-            if round < cfg.rounds:  # after the last round reports show how all clients ended
+            if round < self.rounds:  # after the last round reports show how all clients ended
                 tellers = cfg.similarity.tellers(server, round)
             rng = numpy_rng(cfg.seed, "public samples", round)
             public = cfg.similarity.choose_public(server, self.num_public, rng)
@@ -332,7 +342,20 @@ def build(config: Config, federation: Federation) -> Experiment:
     server = config.clustering.start(server, origin)
     start = RunState(0, server, engine.state_dict())
     public = len(federation.public)
-    return Experiment(config, layers, public, bool(crossing), engine, channel, start)
+    account = account_of(config, federation)
+    return Experiment(config, layers, public, bool(crossing), engine, channel, start, account)
+
+
+def account_of(config: Config, federation: Federation) -> "Account | None":
+    """Return what a private run spends; None if nothing is private.
+
+    Raises ConfigError if the budget does not last for a round.
+    """
+    if config.mechanism is None:
+        return None
+    from fedtsd.accountant import open_account  # lazily: it comes with an extra
+
+    return open_account(config, federation, config.mechanism)
 
 
 def _initial_model(config: Config, model: nn.Sequential, number: int) -> dict[str, Tensor]:
@@ -349,7 +372,9 @@ def _initial_model(config: Config, model: nn.Sequential, number: int) -> dict[st
 def load_federation(config: Config) -> Federation:
     """Load the data set and deal it to the clients."""
     arrays = load_arrays(config)
-    return build_federation(arrays, config.deal, root_of(config), config.seed)
+    federation = build_federation(arrays, config.deal, root_of(config), config.seed)
+    account_of(config, federation)  # a budget that is too small is told before a folder is made
+    return federation
 
 
 def root_of(config: Config) -> Path:
@@ -390,7 +415,10 @@ def execute(
     write_schema(folder, config.dataset)
     initial = experiment.start.server.centres[0]
     folder.write_json("model", list(model_rows(experiment.layers, initial)))
+    account = experiment.account
     for line in describe(config, federation, experiment.layers):
+        log.info("%s", line)
+    for line in account.described() if account is not None else ():
         log.info("%s", line)
     with ExitStack() as stack:
         stack.callback(folder.cut)
@@ -402,4 +430,6 @@ def execute(
             stack.callback(observer.stop)
         server = experiment.run(folder, state, observers)
     write_similarity(folder, federation, server)
-    folder.write_json("summary", summarise(folder.path, config, federation, experiment.layers))
+    summary = summarise(folder.path, config, federation, experiment.layers)
+    summary["privacy"] = None if account is None else account.summary()
+    folder.write_json("summary", summary)

@@ -1,4 +1,4 @@
-"""Importing large packages quickly."""
+"""Importing large packages quickly, and those that not everybody has."""
 
 import gc
 import sys
@@ -23,3 +23,13 @@ def fast_imports() -> Iterator[None]:
             gc.freeze()
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def from_extra(extra: str) -> Iterator[None]:
+    """Import what an extra of this package brings; the error of what is missing names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        message = f"{error.name} is not installed; run pip install 'fedtsd[{extra}]'"
+        raise ImportError(message) from error

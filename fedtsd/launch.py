@@ -203,6 +203,9 @@ def _attend(
         except Exception:
             _say(f"failed; the traceback is in {path}/status.json")
             raise
+    private = json.loads((path / "summary.json").read_text())["privacy"]
+    if private is not None and private["ending"] is not None:
+        _say(private["ending"])
     sys.stdout.write(f"{shown(path)}\n")
     sys.stdout.flush()
 

@@ -58,11 +58,12 @@ class Progress:
 
 
 def facts_of(row: Mapping[str, Any], score: Score) -> str:
-    """Return the numbers people watch: the mean score, clusters, personal layers."""
+    """Return the numbers people watch: the mean score, clusters, personal layers, epsilon."""
     mean = row.get(score.mean)
     shown = f"{score.noun} {'--  ' if mean is None else score.text(mean):>6}"
-    clusters = row["num_clusters"]
+    clusters, epsilon = row["num_clusters"], row.get("epsilon")
     return (
         f"{shown}  {clusters} cluster{'s' if clusters != 1 else ' '}  "
         f"personal layers {row['personal_layers_mean']:.1f}"
+        f"{'' if epsilon is None else f'  epsilon {epsilon:.2f}'}"
     )

@@ -53,8 +53,12 @@ def write_round(
     evaluation: Evaluated | None,
     traffic: Traffic,
     seconds: float,
+    epsilon: float | None,
 ) -> dict[str, Any]:
-    """Append one round to the tables; return its row of rounds.csv."""
+    """Append one round to the tables; return its row of rounds.csv.
+
+    epsilon: what the run has spent so far; None if nothing in it is private.
+    """
     row: dict[str, Any] = {"round": round}
     if evaluation is not None:
         rows = list(client_rows(round, evaluation.placed, evaluation.reply))
@@ -74,6 +78,7 @@ def write_round(
         "bytes_down": traffic.bytes_down,
         "samples": traffic.samples,
         "seconds": seconds,
+        "epsilon": epsilon,
     }
     folder.append(
         "clustering", [{"round": round, **dataclasses.asdict(d)} for d in server.decisions]

@@ -30,7 +30,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "rounds": (
         "round", "accuracy_mean", "accuracy_std", "accuracy_worst10", "loss_mean", "num_clusters",
         "personal_layers_mean", "hopkins", "hopkins_p", "bytes_up", "bytes_down", "samples",
-        "seconds",
+        "seconds", "epsilon",
     ),
     "clients": _CLIENTS,
     "newcomers": _CLIENTS,

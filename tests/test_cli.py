@@ -42,13 +42,30 @@ def test_a_run_leaves_everything(outputs) -> None:
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
     columns = (
         "round,accuracy_mean,accuracy_std,accuracy_worst10,loss_mean,num_clusters,"
-        "personal_layers_mean,hopkins,hopkins_p,bytes_up,bytes_down,samples,seconds"
+        "personal_layers_mean,hopkins,hopkins_p,bytes_up,bytes_down,samples,seconds,epsilon"
     )
     assert (folder / "rounds.csv").read_text().splitlines()[0] == columns
     assert "round   2/2" in done.stderr
     again = fedtsd("train", f"resume={folder}", cwd=outputs)
     assert again.returncode == 2
     assert "the run is finished" in again.stderr
+
+
+def test_a_private_run_says_what_it_spends_and_ends_with_its_budget(outputs) -> None:
+    private = "method=fedavg", "aggregation=client_dp", "aggregation.noise_multiplier=8.0"
+    done = fedtsd("train", *private, *QUICK, "aggregation.target_epsilon=1.2", cwd=outputs)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"round   1/2 .* epsilon 1\.\d\d ", done.stderr)
+    assert "the budget of epsilon 1.2 ends the run after round 1 of 2" in done.stderr
+    folder = outputs / done.stdout.splitlines()[-1]
+    log = (folder / "run.log").read_text()
+    assert "privacy: client level (REPLACE_ONE), clip 1, noise multiplier 8: epsilon 1." in log
+    assert "privacy: the budget of epsilon 1.2 ends the run after round 1 of 2" in log
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+    none = fedtsd("train", *private, *QUICK, "aggregation.target_epsilon=0.1", cwd=outputs)
+    assert none.returncode == 2
+    assert list(folder.parent.iterdir()) == [folder]  # nothing was begun
+    assert "aggregation.target_epsilon: one round spends 1." in none.stderr
 
 
 @pytest.mark.parametrize(

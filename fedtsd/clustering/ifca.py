@@ -5,6 +5,7 @@ arXiv 2006.04088, with averaged models (its option II). Shapes: N clients, K clu
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class IFCA(Quiet):
     """
 
     num_clusters: int
+
+    asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.num_clusters < 1:

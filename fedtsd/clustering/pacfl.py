@@ -5,6 +5,7 @@ Shapes: N clients, D features of a sample, p vectors of a client, M other client
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,6 +39,8 @@ class PACFL(Quiet):
     vectors: int
     angles: str
     max_angle: float
+
+    asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.vectors < 1:

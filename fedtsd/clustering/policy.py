@@ -44,6 +44,10 @@ class Clustering(Protocol):
     """Whether its `measure` reads each client's trained model: they are then not summed on their
     way."""
 
+    asks: ClassVar[bool]
+    """Whether it has questions that are answered from training data, whatever the model's origin:
+    losses, directions."""
+
     def check(self, num_clients: int, has_groups: bool) -> None:
         """Raise ValueError naming the field if it does not fit N clients, or their data.
 
@@ -84,6 +88,7 @@ class Quiet:
     uses_outputs: ClassVar[bool] = False
     uses_updates: ClassVar[bool] = False
     reads_models: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
 
     def check(self, num_clients: int, has_groups: bool) -> None:
         """Fit any federation."""

@@ -104,6 +104,7 @@ class TwoStage(Quiet):
 
     uses_outputs: ClassVar[bool] = True
     uses_updates: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("stage1_round", "stage2_round", "confirmations"):

@@ -108,7 +108,8 @@ def _progress(hole: Hole) -> tuple[int, Any]:
 
 
 def _unfinished(run: Run) -> Iterator[Risk]:
-    planned = run.config.get("rounds")
+    # A run that its privacy budget has ended is whole.
+    planned = (run.tables.summary.get("privacy") or {}).get("rounds", run.config.get("rounds"))
     done = int(run.tables.rounds["round"].max()) if len(run.tables.rounds) else 0
     if isinstance(planned, int) and done < planned:
         seen = say("risks.unfinished.seen", done=done, planned=planned)

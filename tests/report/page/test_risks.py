@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,10 @@ def test_unstable_clusters_unfinished_rounds_and_few_samples(tmp_path: Path) -> 
     # Moves after round 4: all eight in the second split at round 5, and site 0 at round 6.
     assert "(9 times in all)" in texts(seen, "unstable")[0]
     assert texts(seen, "unfinished") == ["Only 6 of 10 planned rounds are in the tables."]
+    summary = json.loads((folder / "summary.json").read_text())
+    told = json.dumps(summary | {"privacy": {"rounds": 6}})  # the budget is spent
+    (folder / "summary.json").write_text(told)
+    assert texts(Results.read([tmp_path]), "unfinished") == []
     (few,) = texts(seen, "few_samples")
     assert "the fewest: 16" in few
     assert "±25.0 points" in few  # 1 / sqrt(16)
