@@ -421,7 +421,7 @@ def execute(
     for line in account.described() if account is not None else ():
         log.info("%s", line)
     with ExitStack() as stack:
-        stack.callback(folder.cut)
+        stack.push(lambda error, *_: folder.cut() if error else None)
         stack.callback(experiment.engine.close)
         # A sum split over threads has other bits, so the server's algebra has one thread too.
         stack.enter_context(threadpool_limits(1, user_api="blas"))

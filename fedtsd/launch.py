@@ -190,7 +190,7 @@ def _attend(
     with RunFolder(path).lock():
         folder = opened()
         try:
-            folder.set_status("running")
+            folder.set_status("running", error=None, traceback=None)
             with refusals(path):
                 _carry_out(config, federation, folder, [Progress(config)], _draw)
         except KeyboardInterrupt:

@@ -44,12 +44,13 @@ def convert(value: Any, expected: Any, path: str) -> Any:
 
 def _scalar(value: Any, expected: Any, path: str) -> Any:
     if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isnan(value):
-            raise ConfigError(f"{path}: must be a number, got nan")
         try:
-            return float(value)
+            number = float(value)
         except OverflowError as error:
             raise ConfigError(f"{path}: must be a number below 1e308, got {value}") from error
+        if math.isnan(number):
+            raise ConfigError(f"{path}: must be a number, got nan")
+        return number
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     if expected not in names:
         raise ConfigError(f"{path}: needs a _target_, got {value!r}")

@@ -10,8 +10,10 @@ from tests.fuzz import fuzz, judged
 COUNT = 300
 
 
-def test_random_overrides_end_in_an_experiment_or_in_one_line(outputs, monkeypatch) -> None:
-    monkeypatch.setenv("FEDTSD_DATA", str(outputs / "data"))
+def test_random_overrides_end_in_an_experiment_or_in_one_line(
+    outputs, monkeypatch, tmp_path_factory
+) -> None:
+    monkeypatch.setenv("FEDTSD_DATA", str(tmp_path_factory.mktemp("data")))
     cases = list(fuzz(COUNT, seed=0))
     assert [case for case in cases if case[0].startswith("wrong")] == []
     counts = Counter(verdict for verdict, _ in cases)

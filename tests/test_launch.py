@@ -61,6 +61,7 @@ def test_a_file_that_may_not_grow_ends_a_run_that_can_be_resumed(outputs) -> Non
     assert whole_rounds(outputs / "run") == len(rounds) > 2
     assert RunFolder(outputs / "run").status()["state"] == "failed"
     assert main(["train", "resume=run"]) == 0
+    assert RunFolder(outputs / "run").status().keys() == {"state", "updated", "started"}
     assert main([*RUN, "hydra.run.dir=whole"]) == 0
     same_tables(outputs / "run", outputs / "whole")
 

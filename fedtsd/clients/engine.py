@@ -1,5 +1,6 @@
 """What every engine is built from."""
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,7 +84,8 @@ def check_machine(device: str, model: nn.Module) -> None:
         raise ConfigError("device: cuda needs a GPU that torch can use, and finds none; take cpu")
     tensors = [*model.parameters(), *model.buffers()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    known = hasattr(os, "sysconf")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else math.inf
     if size > memory:
         raise ConfigError(
             f"model: must fit this machine's memory of {memory / 1e9:.1f} GB, has {size / 1e9:.1f}"
