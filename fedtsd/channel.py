@@ -34,6 +34,10 @@ from fedtsd.sums import Sums, weight_of
 from fedtsd.traffic import Traffic, traffic_of
 
 
+MOST_NAMED = 5
+"""Tensors that are named in a refusal."""
+
+
 class Channel:
     """The only way from the server to the clients.
 
@@ -124,8 +128,10 @@ class Channel:
         if isinstance(request.task, Train) and request.task.sums is None:
             expected = self._shapes.keys() - asked.personal
         if row.tensors.keys() != expected:
-            odd = sorted(row.tensors.keys() ^ expected)
-            return f"not the tensors that were asked for: {', '.join(odd)}"
+            odd = sorted(row.tensors.keys() ^ expected)[:MOST_NAMED]
+            # A client may call a tensor anything, and this goes into the log.
+            named = (name if name in self._shapes else ascii(name[:80]) for name in odd)
+            return f"not the tensors that were asked for: {', '.join(named)}"
         for name, tensor in row.tensors.items():
             if flaw := self._misfit(name, tensor, torch.float32):
                 return flaw

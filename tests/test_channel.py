@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedtsd.channel import Channel
 from fedtsd.errors import PrivacyError, ProtocolError
@@ -109,7 +111,10 @@ NAN, INF = float("nan"), float("inf")
     ("row", "message"),
     [
         (good(tensors={}), "not the tensors that were asked for: body"),
-        (good(tensors={"body": BODY, "extra": HEAD}), "not the tensors that were asked for: extra"),
+        (
+            good(tensors={"body": BODY, "extra": HEAD}),
+            "not the tensors that were asked for: 'extra'",
+        ),
         (good(tensors={"body": BODY[:1]}), "body is torch.float32 (1, 3), must be"),
         (good(tensors={"body": BODY[:, :1]}), "body is torch.float32 (2, 1)"),  # would broadcast
         (good(tensors={"body": torch.tensor(1.0)}), "body is torch.float32 ()"),  # so would this
@@ -285,3 +290,48 @@ def test_outputs_of_who_should_not_tell_are_refused() -> None:
     assert channel.drain().bytes_down == 24  # it is not sent the numbers either
     told = Channel(Scripted(Reply(3, (good(outputs=torch.full((3, 5), 0.2)),))), SHAPES, 5)
     assert "outputs on public samples were not as asked" in told.exchange(quiet).incidents[0].reason
+
+
+BAD_NUMBERS = st.one_of(
+    st.sampled_from([NAN, INF, -INF]),
+    st.floats(1.001 * LARGEST, 1e38),
+    st.floats(-1e38, -1.001 * LARGEST),
+)
+BAD_WEIGHTS = st.one_of(st.integers(max_value=0), st.integers(MOST_EXAMPLES + 1), st.floats())
+BAD_SHAPES = st.lists(st.integers(0, 4), max_size=4).filter(lambda shape: shape != [2, 3])
+BAD_TYPES = st.sampled_from([torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool])
+
+
+@st.composite
+def spoilt(draw) -> ClientReply:
+    """A good answer with one thing wrong in it."""
+    body, outputs = BODY * 2, torch.full((3, 5), 0.2)
+    kind = draw(st.integers(0, 6))
+    if kind == 0:
+        body = body.clone()
+        body.view(-1)[draw(st.integers(0, 5))] = draw(BAD_NUMBERS)
+    elif kind == 1:
+        body = torch.ones(draw(BAD_SHAPES))
+    elif kind == 2:
+        body = body.to(draw(BAD_TYPES))
+    elif kind == 3:
+        return good(num_examples=draw(BAD_WEIGHTS), outputs=outputs)
+    elif kind == 4:
+        outputs = outputs.clone()
+        outputs.view(-1)[draw(st.integers(0, 14))] += draw(st.floats(0.01, 1e30))
+    elif kind == 5:
+        name = draw(st.text(min_size=1).filter(lambda name: name not in SHAPES))
+        return good(tensors={"body": body, name: HEAD}, outputs=outputs)
+    else:
+        outputs = draw(st.sampled_from([None, outputs[:2], outputs.double(), outputs[:, :4]]))
+    return good(tensors={"body": body}, outputs=outputs)
+
+
+@settings(max_examples=400, deadline=None)
+@given(spoilt())
+def test_one_thing_wrong_is_enough(row: ClientReply) -> None:
+    """Four hundred bad answers: each is refused in one line, none raises, the next one is taken."""
+    reason = refusal(row, public=PUBLIC)
+    assert reason
+    assert "\n" not in reason
+    assert answers(good(outputs=torch.full((3, 5), 0.2)), public=PUBLIC).rows

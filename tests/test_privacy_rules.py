@@ -71,6 +71,7 @@ def test_client_level_allows_what_stays_with_a_client(overrides, config) -> None
         (("dataset.standardise=moments",), "dataset.standardise"),
         (("dataset.standardise=site",), "dataset.standardise"),
         (BATCH, "model.norm"),
+        (("faults=none",), "faults"),
         (("precision=bf16",), "precision"),
         (("training.max_grad_norm=1.0",), "solver.clip"),
         (("aggregation=scaffold",), "aggregation._target_"),
