@@ -27,6 +27,8 @@ from fedtsd.cli import main
 from fedtsd.clients.ray_engine import Ray
 from fedtsd.compose import check as launch_check
 from fedtsd.config import Config
+from fedtsd.data.images import ImageSet
+from fedtsd.errors import DataError
 from fedtsd.experiment import build
 
 ODD = [
@@ -116,12 +118,17 @@ def attempt(overrides: list[str]) -> tuple[int, str]:
     said = io.StringIO()
     with (
         mock.patch.object(launch.SIGNALS, "listen"),
+        mock.patch.object(ImageSet, "fetch", _not_fetched),
         mock.patch.object(launch, "check", check),
         mock.patch.object(launch.hydra, "main", built),
         contextlib.redirect_stderr(said),
     ):
         code = main(["train", *overrides])
     return code, said.getvalue()
+
+
+def _not_fetched(*_: Any) -> None:
+    raise DataError("data sets are not fetched here")
 
 
 def judged(overrides: list[str]) -> str:

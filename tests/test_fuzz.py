@@ -13,13 +13,14 @@ COUNT = 300
 def test_random_overrides_end_in_an_experiment_or_in_one_line(
     outputs, monkeypatch, tmp_path_factory
 ) -> None:
-    monkeypatch.setenv("FEDTSD_DATA", str(tmp_path_factory.mktemp("data")))
+    data = tmp_path_factory.mktemp("data")
+    monkeypatch.setenv("FEDTSD_DATA", str(data))
     cases = list(fuzz(COUNT, seed=0))
     assert [case for case in cases if case[0].startswith("wrong")] == []
     counts = Counter(verdict for verdict, _ in cases)
     assert counts["built"] > COUNT // 10  # both happen often, or little was tried
     assert counts["refused"] > COUNT // 10
-    assert list(outputs.iterdir()) == []  # nothing was written
+    assert [*outputs.iterdir(), *data.iterdir()] == []  # nothing was written or fetched
 
 
 @pytest.mark.parametrize(
