@@ -14,11 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedtsd.aggregation_robust import length_of, updates_of
 from fedtsd.imports import from_extra
 from fedtsd.messages import Reply
 from fedtsd.models import Layer
 from fedtsd.privacy import EVERYBODY, Mechanism, Release, Turn
+from fedtsd.robust import length_of, updates_of
 from fedtsd.seeding import torch_rng
 from fedtsd.server import ServerState, Tensors
 from fedtsd.training import Training

@@ -33,7 +33,6 @@ from fedtsd.refusal import (
 from fedtsd.sums import Sums, weight_of
 from fedtsd.traffic import Traffic, traffic_of
 
-
 MOST_NAMED = 5
 """Tensors that are named in a refusal."""
 

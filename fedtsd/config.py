@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from fedtsd.aggregation import Aggregation
-from fedtsd.aggregation_robust import Robust
 from fedtsd.attack import Attack
 from fedtsd.clients.engine import EngineSpec, choose_device
 from fedtsd.clients.solvers.solver import Solver
@@ -27,6 +26,7 @@ from fedtsd.precision import Precision
 from fedtsd.prior import NoPrior, Prior
 from fedtsd.privacy import Mechanism
 from fedtsd.privacy_rules import check_private
+from fedtsd.robust import Robust
 from fedtsd.schema import convert
 from fedtsd.seeding import numpy_rng
 from fedtsd.similarity import Similarity

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtsd.aggregation import WeightedMean
-from fedtsd.aggregation_robust import Median, MultiKrum, NormBound, TrimmedMean
 from fedtsd.aggregation_scaffold import ScaffoldMean
 from fedtsd.clustering.split import join_small
 from fedtsd.compose import composed, key_of, resolve
@@ -18,6 +17,7 @@ from fedtsd.errors import ConfigError
 from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train, Withheld
 from fedtsd.minimum import in_words, released, with_minimum
 from fedtsd.models import Layer
+from fedtsd.robust import Median, MultiKrum, NormBound, Robust, TrimmedMean
 from fedtsd.server import start_state
 from fedtsd.server_optimizer import Adam, Momentum
 from fedtsd.sums import Summing
@@ -25,15 +25,27 @@ from fedtsd.tree import Tree
 from tests.runs import run_toy, table
 
 LAYERS = (Layer("body", ("body",)), Layer("head", ("head",)))
+
+
+@dataclasses.dataclass(frozen=True)
+class After:
+    """The mean after a robust rule."""
+
+    rule: Robust
+
+    def update(self, server, reply, layers):
+        return WeightedMean("uniform").update(server, self.rule.summed(server, reply), layers)
+
+
 WAYS = [
     WeightedMean("samples"),
     Momentum("samples", 1.0, 0.5),
     Adam("uniform", 0.1, 0.9, 0.99, 0.001),
     Tree("samples", 0),
-    Median(),
-    TrimmedMean(0.2),
-    MultiKrum(0.3),
-    NormBound("samples", None),
+    After(Median()),
+    After(TrimmedMean(0.2)),
+    After(MultiKrum(0.3)),
+    After(NormBound("samples", None)),
     ScaffoldMean("uniform", 1.0),
 ]
 FEW = ("partition.num_clients=6", "model.hidden=[8]", "rounds=3", "similarity.public_batch=20")
@@ -66,7 +78,7 @@ def exchanged(server, keeps: dict[int, set[str]] | None = None, summed: bool = F
     return request, Reply(1, tuple(answers), results)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: type(getattr(way, "rule", way)).__name__)
 def test_small_clusters_do_not_move_and_large_ones_do(way) -> None:
     # Three members and two; with a minimum of three the second is left alone.
     server = state([0, 0, 0, 1, 1], 3)
@@ -80,7 +92,7 @@ def test_small_clusters_do_not_move_and_large_ones_do(way) -> None:
     assert in_words(withheld) == "2 tensors of cluster 1, shared by 2"
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: type(getattr(way, "rule", way)).__name__)
 def test_a_model_that_nobody_may_use_changes_nothing(way) -> None:
     server = state([0] * 5, 6)
     request, reply = exchanged(server)

@@ -92,7 +92,7 @@ def test_example_level_refuses_what_no_noise_was_added_to(overrides, field, conf
         ("clustering=oracle", GROUPS),
         ("personalization=adaptive",),
         ("personalization=last",),
-        ("aggregation=median",),
+        ("robust=median",),
         ("aggregation=adam",),
         ("dataset.standardise=none",),
         ("cohort.newcomers=0.2", "cohort.join_round=3"),

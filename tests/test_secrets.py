@@ -153,7 +153,7 @@ def leaks(federation: Federation, watch: Watch) -> dict[str, Callable[[Leak, Req
 @pytest.mark.parametrize("kind", sorted([*ALWAYS, PERSONAL, HEAD]))
 def test_a_leak_of_every_kind_is_caught(kind: str, config, tmp_path, monkeypatch) -> None:
     # With the median models cross one by one; a sum would hide what is hidden in one of them.
-    how = *EVERYTHING, "aggregation=median", "rounds=2", "model.hidden=[8]", "engine=sequential"
+    how = *EVERYTHING, "robust=median", "rounds=2", "model.hidden=[8]", "engine=sequential"
     cfg, federation, watch = people(config, *how)
     secret = leaks(federation, watch)[kind]
     watched(cfg, federation, watch, tmp_path, monkeypatch, lambda engine: Leak(engine, secret))

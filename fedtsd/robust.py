@@ -1,10 +1,10 @@
-"""Aggregation that a few bad members of a cluster cannot lead wherever they like.
+"""What the members of a cluster agree on, where a few of them may be bad.
 
 Whoever sends a model also says how many samples it has: weights are claims. Median, trimmed mean
 and Multi-Krum therefore count all members alike.
 
-A rule puts what the members agree on in the place of their sum. By itself it is an aggregation; as
-`robust` it stands before another one, which takes it for the mean: server momentum, for instance.
+A rule stands before the aggregation and puts what the members agree on in the place of their sum.
+Whatever comes after takes it for the mean: the mean itself, server momentum, a tree.
 
 Shapes: C members of a cluster that share a tensor, D numbers of a model.
 """
@@ -14,42 +14,43 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedtsd.aggregation import check_weighting, means_of, sums_in
+from fedtsd.aggregation import check_weighting
 from fedtsd.clustering.similarity import blocks_of
 from fedtsd.messages import ClientReply, Reply
-from fedtsd.models import Layer
 from fedtsd.server import ServerState, Tensors
 from fedtsd.sums import Sums, weight_of
 
 
 @dataclass(frozen=True)
 class Robust(ABC):
-    """New centres, cluster by cluster, from models that are seen one by one."""
+    """A rule, cluster by cluster, for models that are seen one by one."""
 
-    partner: ClassVar[str | None] = None
-
-    @property
-    def sums(self) -> str | None:
-        return None
-
-    def check(self, num_layers: int) -> None:  # noqa: B027 (there is nothing to override)
-        """Fit any model."""
-
-    def update(self, server: ServerState, reply: Reply, layers: Sequence[Layer]) -> ServerState:
-        agreed = sums_in(server, self.summed(server, reply), "uniform")
-        return dataclasses.replace(server, centres=means_of(server.centres, agreed))
-
+    @abstractmethod
     def summed(self, server: ServerState, reply: Reply) -> Reply:
         """Return the reply as if models had been added up on their way, to sums of weight 1.
 
-        Their mean is what each cluster's members, by id, agree on.
+        Their mean is what each cluster's members agree on.
         """
+
+
+@dataclass(frozen=True)
+class Trusting(Robust):
+    """Every member is believed."""
+
+    def summed(self, server: ServerState, reply: Reply) -> Reply:
+        return reply
+
+
+@dataclass(frozen=True)
+class _Wary(Robust, ABC):
+    """A rule that combines the models of a cluster's members."""
+
+    def summed(self, server: ServerState, reply: Reply) -> Reply:
         groups: list[list[ClientReply]] = [[] for _ in server.centres]
         for row in sorted(reply.rows, key=lambda row: row.client):
             groups[server.assignment[row.client]].append(row)
@@ -64,7 +65,7 @@ class Robust(ABC):
 
 
 @dataclass(frozen=True)
-class _ByCoordinate(Robust):
+class _ByCoordinate(_Wary, ABC):
     """Every number of the model by itself, from whoever shares its tensor."""
 
     def combined(self, centre: Tensors, rows: Sequence[ClientReply]) -> dict[str, Tensor]:
@@ -104,7 +105,7 @@ class TrimmedMean(_ByCoordinate):
 
 
 @dataclass(frozen=True)
-class MultiKrum(Robust):
+class MultiKrum(_Wary):
     """The mean of the members that are nearest to their neighbours (Blanchard et al. 2017).
 
     A member's score is the sum of squared distances to its C - f - 2 nearest; the C - f lowest
@@ -137,7 +138,7 @@ class MultiKrum(Robust):
 
 
 @dataclass(frozen=True)
-class NormBound(Robust):
+class NormBound(_Wary):
     """The weighted mean of updates none of which is longer than a bound (Sun et al. 2019).
 
     An update is what came back less the centre, over the tensors that the member shares. A longer
