@@ -109,7 +109,8 @@ def random_kills(cfg: DictConfig, root: Path, count: int, seconds: float, seed: 
         while code != 0:
             pid = forked(cfg, folder)
             if done + kills < count:
-                time.sleep(rng.uniform(0, 0.7 * seconds))  # so that most come before the end
+                # So that most come before the end, which is nearer in a run that is resumed.
+                time.sleep(rng.uniform(0, 0.7 * seconds / (1 + kills)))
                 os.kill(pid, signal.SIGKILL)
             code = ended(pid)
             if code == 1:
