@@ -164,7 +164,8 @@ class RunFolder:
             if odd := row.keys() - known:
                 raise ValueError(f"{table}: no columns {', '.join(sorted(odd))}")
             writer.writerow([_cell(row.get(column)) for column in columns])
-        append_whole(self._table(table), text.getvalue().encode())
+        if content := text.getvalue().encode():
+            append_whole(self._table(table), content)
 
     def rewind(self, round: int, score: Score = ACCURACY) -> None:
         """Cut all tables back to the rows of rounds up to `round`; -1 leaves the header.

@@ -1,5 +1,6 @@
 """How a client trains: its optimiser's settings and the phases of its local work. Data only."""
 
+import math
 from dataclasses import dataclass
 
 NUM_BINS = 12
@@ -73,8 +74,8 @@ class Training:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
-        if self.lr <= 0:
-            raise ValueError(f"lr: must be above 0, got {self.lr}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr: must be above 0 and finite, got {self.lr}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: must be in [0, 1), got {self.momentum}")
         if self.weight_decay < 0:

@@ -82,7 +82,7 @@ def test_four_digits_are_kept() -> None:
 ERRORS = [
     (["rounds=3"], "search: there is no key to search over"),
     (["training.lr=interval(0.1,0.01)"], "training.lr: interval(0.1,0.01) must have its lower end"),
-    (["training.lr=interval(0,0.1)"], "training.lr: must be above 0, got 0"),
+    (["training.lr=interval(0,0.1)"], "training.lr: must be above 0 and finite, got 0"),
     (["training.momentum=tag(log,interval(0,0.9))"], "interval(0,0.9) must be above 0 to be"),
     (["training.lr=tag(lgo,interval(0.1,1))"], "training.lr: tag lgo is unknown; legal: log"),
     (["training.epochs=tag(log,range(1,9))"], "training.epochs: tag log is unknown"),
