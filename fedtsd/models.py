@@ -81,7 +81,7 @@ class LeNet:
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
         features = _conv_features(input_shape, "LeNet", (6, 16), 2, self.norm, self.groups)
-        width = _flat_width(features, input_shape)
+        width = _flat_width(16, 2, input_shape)
         return nn.Sequential(
             OrderedDict(
                 **features,
@@ -123,7 +123,7 @@ class FedAvgCnn:
         features = _conv_features(
             input_shape, "FedAvgCnn", (32, 64), self.padding, self.norm, self.groups
         )
-        width = _flat_width(features, input_shape)
+        width = _flat_width(64, self.padding, input_shape)
         return nn.Sequential(
             OrderedDict(
                 **features,
@@ -299,12 +299,12 @@ def _conv_features(
     return net
 
 
-def _flat_width(features: OrderedDict[str, nn.Module], input_shape: tuple[int, ...]) -> int:
-    body = nn.Sequential(features).eval()  # in training, running statistics would move
-    with torch.no_grad():
-        width = int(body(torch.zeros(1, *input_shape)).numel())
-    body.train()
-    return width
+def _flat_width(channels: int, padding: int, input_shape: tuple[int, ...]) -> int:
+    """Return how many numbers come out of `_conv_features`, whose last layer has `channels`."""
+    sides = list(input_shape[1:])
+    for _ in range(2):  # a 5x5 convolution, then pooling by 2
+        sides = [(side + 2 * padding - 4) // 2 for side in sides]
+    return channels * math.prod(sides)
 
 
 def _image_shape(input_shape: tuple[int, ...], model: str, smallest: int) -> tuple[int, ...]:

@@ -315,5 +315,5 @@ def test_robust_means_bear_what_the_mean_does_not(config, toy, tmp_path, option:
     how = "method=fedavg", "attack=sign_flip", "attack.factor=8.0", "attack.share=0.2", "rounds=6"
     many = "partition.num_clients=10"
     plain = run(config, toy, tmp_path / "mean", *how, many, clients=10)
-    borne = run(config, toy, tmp_path / "robust", *how, many, f"aggregation={option}", clients=10)
+    borne = run(config, toy, tmp_path / "robust", *how, many, f"robust={option}", clients=10)
     assert borne["last"]["accuracy_mean"] > plain["last"]["accuracy_mean"] + 0.2
