@@ -21,6 +21,7 @@ with fast_imports():
     from fedtsd.launch import SIGNALS
     from fedtsd.study.archive import pack, unpack
     from fedtsd.study.choice import choices_for, choose, copy_choice, write_choice
+    from fedtsd.study.layers import draw_layers
     from fedtsd.study.page import write_page
     from fedtsd.study.plan import (
         Study,
@@ -55,6 +56,7 @@ def main() -> int:
             every = [one.name for one in read_study(options.part).contestants]
             told = options.target, options.part, options.reference, every
             pages = write_page(folder, *told)
+            pages += draw_layers(folder, *told[:-1])
             pack([folder.parent / stage for stage in ("tune", "run")], archive)
             print(*pages, archive, sep="\n")
     except InputError as error:

@@ -75,13 +75,18 @@ def _differing(flats: list[Mapping[str, str]], setting: bool) -> list[str]:
     ]
     # Another policy has other keys: its name says enough. Phases repeat epochs and proximal.
     kinds = {key.removesuffix("._target_") for key in keys if key.endswith("._target_")}
-    told = [key for key in keys if key.endswith("._target_") or not _inside(key, kinds)]
+    told = [key for key in keys if key.endswith("._target_") or _tells(key, kinds, flats)]
     repeated = {"training.epochs", "training.proximal"} & set(told)
     return [key for key in told if not (repeated and key == "training.phases")]
 
 
-def _inside(key: str, groups: Iterable[str]) -> bool:
-    return any(key.startswith(f"{group}.") for group in groups)
+def _tells(key: str, kinds: Iterable[str], flats: list[Mapping[str, str]]) -> bool:
+    """Return whether a key differs between runs that have the same policies around it."""
+    around = [f"{kind}._target_" for kind in kinds if key.startswith(f"{kind}.")]
+    values: dict[tuple[str | None, ...], set[str | None]] = {}
+    for flat in flats:
+        values.setdefault(tuple(map(flat.get, around)), set()).add(flat.get(key))
+    return any(len(found) > 1 for found in values.values())
 
 
 def _worded(flat: Mapping[str, str], key: str, whole: bool) -> str:

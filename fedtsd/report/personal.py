@@ -100,6 +100,12 @@ def best_fixed(results: Results) -> dict[str, BestFixed]:
     return {name: best for name, best in found.items() if best is not None}
 
 
+def unlike_in_layers(results: Results, method: str) -> tuple[Run, ...]:
+    """Return the runs of a method, and those that differ from it in their personal layers alone."""
+    alike = {_rest(run) for run in results.find(method=method)}
+    return tuple(run for run in results.runs if _rest(run) in alike)
+
+
 def _best(rows: pd.DataFrame) -> BestFixed | None:
     groups = rows.groupby("layers")["merit"]
     numbers = [int(number) for number in sorted(rows["layers"].unique())]
@@ -139,7 +145,13 @@ def _what(results: Results) -> str:
 def _chosen(ax: Axes, results: Results, places: list[Place], methods: list[str]) -> None:
     """Draw the mean over clients and seeds with a whisker of one std."""
     marks = marks_of(results)
-    groups = results.clients.groupby(["method", "setting"])["personal_layers"]
+    rows = [
+        (run.method, run.setting, layers)
+        for run in results.runs
+        for layers in run.summary.get("personal_layers") or []
+    ]
+    table = pd.DataFrame(rows, columns=["method", "setting", "layers"])
+    groups = table.groupby(["method", "setting"])["layers"]
     values = pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=0)})
     for method, aside in zip(methods, dodges(ax, places, len(methods)), strict=True):
         most = float(results.table["num_layers"].max())

@@ -7,7 +7,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from fedtsd.report.across import NotApplicableError
-from fedtsd.report.personal import BestFixed, best_fixed, personal_layers
+from fedtsd.report.personal import BestFixed, best_fixed, personal_layers, unlike_in_layers
 from fedtsd.report.places import axes_of
 from fedtsd.report.results import Results
 from fedtsd.report.severity_axis import pieces
@@ -60,6 +60,23 @@ def test_only_runs_that_differ_in_nothing_else_are_compared(tmp_path: Path) -> N
     adaptive = {"personalization": {"_target_": "a.Adaptive"}, **other}
     write(tmp_path / "adaptive", ("fedtsdp",), ALPHAS, changes=adaptive, rounds=2)
     assert best_fixed(Results.read([tmp_path]))[MILD].best == 4
+
+
+def test_fixed_numbers_count_beside_an_adaptive_run_of_the_same_method(tmp_path: Path) -> None:
+    """Their policies have other keys than its, and yet each number is a method of its own."""
+    write_fixed(tmp_path, {1: (0.5, 0.5), 2: (0.7, 0.7), 4: (0.6, 0.6)})
+    adaptive = {"personalization": {"_target_": "a.Adaptive", "power": 3.0}}
+    write(tmp_path / "adaptive", ("fedper",), ALPHAS, changes=adaptive, rounds=2)
+    other = {**adaptive, "training": {"proximal": 0.1}}
+    write(tmp_path / "other", ("fedprox",), ALPHAS, changes=other, rounds=2)
+    results = Results.read([tmp_path])
+    names = [name for name in results.methods if name.startswith("fedper")]
+    assert [name.partition("layers=")[2] for name in names if "LastLayers" in name] == [*"124"]
+    assert len(names) == 4
+    assert best_fixed(results)[MILD].best == 2
+    (chosen,) = [name for name in names if "Adaptive" in name]
+    found = {run.method for run in unlike_in_layers(results, chosen)}
+    assert found == set(names)
 
 
 def test_one_number_is_no_comparison(tmp_path: Path) -> None:
