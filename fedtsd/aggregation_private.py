@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fedtsd.imports import from_extra
 from fedtsd.messages import Reply
-from fedtsd.models import Layer
+from fedtsd.models import Layer, length_of
 from fedtsd.privacy import EVERYBODY, Mechanism, Release, Turn
-from fedtsd.robust import length_of, updates_of
+from fedtsd.robust import updates_of
 from fedtsd.seeding import torch_rng
 from fedtsd.server import ServerState, Tensors
 from fedtsd.training import Training

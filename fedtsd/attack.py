@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedtsd.data.dataset import Facts
 from fedtsd.data.holdings import Split
-from fedtsd.models import STATISTICS
+from fedtsd.models import STATISTICS, length_of
 from fedtsd.seeding import numpy_rng
 
 
@@ -145,7 +145,7 @@ class Gaussian(_OfUpdates):
             name: torch.randn(update.shape, generator=rng).to(update)
             for name, update in updates.items()
         }
-        scale = self.factor * _length(updates) / max(_length(noise), 1e-12)
+        scale = self.factor * length_of(updates) / max(length_of(noise), 1e-12)
         return {name: scale * tensor for name, tensor in noise.items()}
 
 
@@ -244,7 +244,3 @@ class Inflate(Attack):
 
     def claimed(self, num_examples: int) -> int:
         return self.factor * num_examples
-
-
-def _length(tensors: Mapping[str, Tensor]) -> float:
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors.values()))

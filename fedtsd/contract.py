@@ -63,15 +63,15 @@ class Contract:
 
 def contract_of(config: Config) -> Contract:
     """Return what a config promises."""
-    facts = config.dataset.facts
-    model = config.model.build(facts.shape, facts.num_outputs)
+    model = config.sketch()
     tensors = tensors_of(model)
     layers = layers_of(model, config.personalization.separates)
     at_start = config.personalization.start(1, layers)[0]
     may_keep = config.personalization.may_keep(layers)
     crossing = tuple(sorted(config.solver.crossing(tensors)))
     up, down = list(crossing), list(crossing)
-    if config.dataset.standardise == "moments" or facts.regression:  # of inputs, of the target
+    target_is_standardised = config.dataset.facts.regression
+    if config.dataset.standardise == "moments" or target_is_standardised:
         up.append(SENT_SUMS)
         down.append(SENT_SUMS)
     if config.reads_outputs:

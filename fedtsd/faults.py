@@ -18,6 +18,7 @@ from fedtsd.clients.engine import ClientSide
 from fedtsd.messages import ClientRequest, Engine, Incident, Reply, Request, Train
 from fedtsd.seeding import numpy_rng
 from fedtsd.sums import Sums
+from fedtsd.training import epochs_of
 
 CHANCES = ("crash_before", "crash_during", "crash_after", "lost", "duplicated")
 
@@ -183,8 +184,9 @@ class UnreliableEngine:
         self._engine.close()
 
     def _course(self, request: Request, task: Train, row: ClientRequest) -> Course:
-        epochs = sum(phase.epochs for phase in task.phases)
-        samples = epochs * self._side.federation.num_training(row.client, request.round)
+        samples = epochs_of(task.phases) * self._side.federation.num_training(
+            row.client, request.round
+        )
         size = sum(t.numel() * t.element_size() for t in request.sent(row).values())
         down = 0 if row.holds else size
         return self._faults.course(row.client, request.round, samples, down, size, self._side.seed)

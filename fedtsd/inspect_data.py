@@ -17,7 +17,7 @@ from fedtsd.data.federation import SPLITS, Federation
 from fedtsd.data.skew import skew_of
 from fedtsd.data.table.dataset import Table, schema_of
 from fedtsd.data.table.show import show_schema
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 
 MOST_CLIENTS = 40
 WIDTH = 100

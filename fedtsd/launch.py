@@ -33,8 +33,9 @@ from fedtsd.errors import (
     StorageError,
     Terminated,
 )
-from fedtsd.experiment import execute, load_federation
+from fedtsd.execution import account_of, execute
 from fedtsd.imports import fast_imports
+from fedtsd.loading import load_federation
 from fedtsd.observer import Observer
 from fedtsd.progress import Progress
 from fedtsd.run_folder import RunFolder
@@ -120,9 +121,14 @@ def resume(path: Path, others: list[str]) -> int:
 
 
 def _ready(config: Config) -> Federation:
-    """Deal the data of a run that this machine can carry out. Raises InputError, else."""
+    """Deal the data of a run that can be carried out: by this machine, and within its budget.
+
+    Raises InputError if it cannot.
+    """
     check_machine(config.device, config.sketch())
-    return load_federation(config)
+    federation = load_federation(config)
+    account_of(config, federation)
+    return federation
 
 
 def run_cell(overrides: list[str], root: Path) -> Path:

@@ -197,7 +197,7 @@ class Withheld:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answers to a request, in its order; of an engine: of all clients that were asked.
+    """The answers to a request, in its order: of all clients that were asked, but for incidents.
 
     sums: one per model of the request, of the clients that were sent it, if sums were asked for.
     incidents: who was asked and has no row, or more than one. simulated_seconds: how long the

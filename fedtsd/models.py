@@ -8,6 +8,7 @@ Shapes: B batch, Y classes.
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -197,6 +198,11 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """
     found = model.state_dict(keep_vars=True)
     return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+
+
+def length_of(tensors: Mapping[str, Tensor]) -> float:
+    """Return the L2 norm of a model or an update, all tensors together."""
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors.values()))
 
 
 def layers_of(model: nn.Sequential, separate: bool = False) -> tuple[Layer, ...]:

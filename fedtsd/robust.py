@@ -12,7 +12,7 @@ Shapes: C members of a cluster that share a tensor, D numbers of a model.
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from fedtsd.aggregation import check_weighting
 from fedtsd.clustering.similarity import blocks_of
 from fedtsd.messages import ClientReply, Reply
+from fedtsd.models import length_of
 from fedtsd.server import ServerState, Tensors
 from fedtsd.sums import Sums, weight_of
 
@@ -193,11 +194,6 @@ def by_tensor(
 def updates_of(centre: Tensors, rows: Sequence[ClientReply]) -> list[dict[str, Tensor]]:
     """Return what each client sent less the centre, float64, over the tensors that it shares."""
     return [{n: t.double() - centre[n].double() for n, t in row.tensors.items()} for row in rows]
-
-
-def length_of(update: Mapping[str, Tensor]) -> float:
-    """Return the L2 norm of an update, all tensors together."""
-    return math.sqrt(sum(float(tensor.square().sum()) for tensor in update.values()))
 
 
 def squared_distances(rows: Sequence[ClientReply]) -> np.ndarray:

@@ -39,9 +39,9 @@ from fedtsd.compose import (
 from fedtsd.config import Config
 from fedtsd.cores import limited_cores, usable_cores
 from fedtsd.errors import RunFolderError
-from fedtsd.experiment import load_arrays
 from fedtsd.imports import fast_imports
 from fedtsd.launch import CellFailed, carry_out_cell, cell_name, shown
+from fedtsd.loading import load_arrays
 from fedtsd.run_folder import RunFolder
 from fedtsd.sweep_progress import SweepProgress
 

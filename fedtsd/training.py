@@ -1,6 +1,7 @@
 """How a client trains: its optimiser's settings and the phases of its local work. Data only."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NUM_BINS = 12
@@ -31,6 +32,15 @@ class Phase:
             raise ValueError(f"epochs: must be at least 0, got {self.epochs}")
         if self.proximal < 0:
             raise ValueError(f"proximal: must be at least 0, got {self.proximal}")
+
+    def moves(self, name: str, personal: frozenset[str]) -> bool:
+        """Return whether the phase trains a parameter of a client with these personal tensors."""
+        return self.layers == "all" or (name in personal) == (self.layers == "personal")
+
+
+def epochs_of(phases: Iterable[Phase]) -> int:
+    """Return how many epochs the phases have together."""
+    return sum(phase.epochs for phase in phases)
 
 
 @dataclass(frozen=True)

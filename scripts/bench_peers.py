@@ -25,7 +25,7 @@ from fedtsd.bench.statistics import Spread, ratios
 from fedtsd.bench.table import print_table, stdout
 from fedtsd.bench.worker import Measured, Worker, WorkerFailed
 from fedtsd.compose import check, composed
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 
 HERE = Path(__file__).parent / "peers"
 TORCH = "torch==2.15.0"  # that of fedtsd, so that only the simulators differ

@@ -31,7 +31,8 @@ from fedtsd.clients.engine import ClientSide, EngineSpec
 from fedtsd.compose import check, composed
 from fedtsd.config import Config
 from fedtsd.data.federation import ClientData, Federation, Split
-from fedtsd.experiment import build, load_federation
+from fedtsd.execution import build
+from fedtsd.loading import load_federation
 from fedtsd.membership import auc, caught, interval, likelihood_ratios, linear_scores
 from fedtsd.messages import Engine, Reply, Request, Train
 from fedtsd.models import initialise

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from fedtsd.catalogue import options
 from fedtsd.compose import LEVELS, SEVERITIES, check, composed
 from fedtsd.data.skew import skew_of
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 from fedtsd.skew import Skew, mean_skew
 
 SEEDS = (0, 1, 2)

@@ -29,7 +29,7 @@ from fedtsd.compose import check as launch_check
 from fedtsd.config import Config
 from fedtsd.data.images import ImageSet
 from fedtsd.errors import DataError
-from fedtsd.experiment import build
+from fedtsd.execution import build
 
 ODD = [
     "-1", "0", "1", "2", "7", "1000000000000", "-1000000000000", "1e308", "1e-308", "-0.5", "0.5",

@@ -9,7 +9,7 @@ import pytest
 
 from fedtsd.config import Config
 from fedtsd.data.federation import Federation
-from fedtsd.experiment import execute
+from fedtsd.execution import execute
 from fedtsd.run_folder import TABLES, RunFolder
 
 TIME_COLUMNS = ["seconds"]

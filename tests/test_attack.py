@@ -24,7 +24,8 @@ from fedtsd.attack import (
 from fedtsd.data.dataset import Facts
 from fedtsd.data.holdings import Split
 from fedtsd.errors import ConfigError
-from fedtsd.experiment import build, load_federation
+from fedtsd.execution import build
+from fedtsd.loading import load_federation
 from tests.own import write_clinics
 from tests.runs import run_toy, table
 

@@ -10,7 +10,7 @@ import torch
 from fedtsd.catalogue import options
 from fedtsd.cli import main
 from fedtsd.contract import ALL_MODELS, Contract, contract_of
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.models import Layer, layers_of
 from tests.needs import fit, small
 from tests.runs import run_toy, table

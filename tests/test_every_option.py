@@ -1,12 +1,20 @@
-"""Every option of the groups that act while a run runs: two rounds of digits, with all it needs."""
+"""Every option of the groups that act while a run runs, and every recipe: two rounds.
+
+Options run on digits. Recipes run on random pixels in the shape of their own data, with few clients
+and samples: what they set is all there, what it leads to is not looked at.
+"""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedtsd.catalogue import options
-from fedtsd.experiment import load_federation
+from fedtsd.compose import composed
+from fedtsd.data.dataset import Arrays, Dataset
+from fedtsd.data.federation import build_federation
+from fedtsd.loading import load_federation
 from tests.runs import run_toy
 
 GROUPS = (
@@ -35,3 +43,29 @@ def test_it_runs_two_rounds(group: str, option: str, config, tmp_path: Path) -> 
     assert summary["last"]["round"] == 2
     assert 0 <= summary["last"]["accuracy_mean"] <= 1
     assert summary["replies"]["asked"] >= 2
+
+
+def few_of(experiment: str) -> list[str]:
+    """The recipe with six clients, two rounds, and samples in proportion."""
+    overrides = [f"experiment={experiment}", "rounds=2", "partition.num_clients=6", "device=cpu"]
+    overrides += ["training.epochs=1", "similarity.public_batch=20", "dataset.public_size=100"]
+    partition = composed(overrides).partition
+    if "samples_per_client" in partition:
+        overrides.append("partition.samples_per_client=60")
+    return [*overrides, "cohort.size=4"]
+
+
+def random_pixels(dataset: Dataset) -> Arrays:
+    facts, rng = dataset.facts, np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (1500, *facts.shape), dtype=np.uint8)
+    return Arrays(pixels, np.arange(1500) % len(facts.classes), facts.classes)
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_recipe_runs_two_rounds(experiment: str, config, tmp_path: Path) -> None:
+    cfg = config(*few_of(experiment))
+    federation = build_federation(random_pixels(cfg.dataset), cfg.deal, tmp_path, cfg.seed)
+    run_toy(cfg, federation, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["last"]["round"] == 2
+    assert summary["replies"]["asked"] == 8

@@ -14,7 +14,7 @@ import pytest
 from fedtsd import launch
 from fedtsd.cli import main
 from fedtsd.compose import composed
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 from fedtsd.run_folder import TABLES, RunFolder
 from tests.runs import table, tables_of
 

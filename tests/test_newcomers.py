@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fedtsd.data.federation import Federation
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.server import ABSENT
 from fedtsd.traffic import SENT_LOSSES
 from tests.runs import StopAfter, StoppedError, run_toy, table

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fedtsd.cli import main
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 from fedtsd.traffic import SENT_SUMS
 from tests.own import SITES, write_clinics, write_diabetes, write_pictures
 from tests.runs import run_toy, table

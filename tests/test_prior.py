@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedtsd.checkpoint import read_checkpoint, write_checkpoint
 from fedtsd.clustering.pairs import Pairs
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.messages import ClientReply, ClientRequest, Probe, Reply, Request, Train
 from fedtsd.prior import Everybody, NoPrior, Skewed
 from fedtsd.run_folder import TABLES, RunFolder

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedtsd.clients.local import batches
 from fedtsd.data.federation import Federation, Split
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import torch_rng
 from tests.conftest import gaussian_federation

@@ -15,7 +15,7 @@ from fedtsd.clients.log_prior import log_prior
 from fedtsd.config import Config
 from fedtsd.contract import contract_of
 from fedtsd.data.federation import Federation
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 from fedtsd.messages import Engine, Reply, Request, Train
 from tests.canaries import (
     COUNTS,

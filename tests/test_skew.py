@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 
 from fedtsd.data.skew import skew_of
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 from fedtsd.skew import label_skew
 
 SMALL = ("partition.num_clients=4", "method=fedavg")

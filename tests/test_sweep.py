@@ -16,7 +16,7 @@ from fedtsd.cell import Cell, write_plan, write_summary
 from fedtsd.cli import main
 from fedtsd.data.dataset import Digits
 from fedtsd.errors import ConfigError
-from fedtsd.experiment import _load_arrays
+from fedtsd.loading import _load_arrays
 from fedtsd.run_folder import TABLES, RunFolder
 from fedtsd.sweep import DIED, cores_per_cell, planned, settle, sweep_folder
 from tests.runs import TIME_COLUMNS

@@ -16,7 +16,7 @@ from fedtsd.clients.engine import choose_device
 from fedtsd.compose import check, composed
 from fedtsd.config import Config
 from fedtsd.data.federation import Federation
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 from fedtsd.seeding import torch_rng
 
 STEPS = 20

@@ -10,7 +10,9 @@ from fedtsd.bench.clock import Clock, Timed
 from fedtsd.bench.port import Finished, Pacer, Port
 from fedtsd.compose import as_yaml, check, composed
 from fedtsd.config import Config
-from fedtsd.experiment import Experiment, RunState, build, load_federation
+from fedtsd.execution import build
+from fedtsd.experiment import Experiment, RunState
+from fedtsd.loading import load_federation
 from fedtsd.run_folder import RunFolder
 
 POLICIES = {

@@ -33,11 +33,7 @@ def train(
     received = {name: p.detach().clone() for name, p in model.named_parameters()}
     processed = 0
     for phase in phases:
-        moving = {
-            name: p
-            for name, p in model.named_parameters()
-            if phase.layers == "all" or (name in personal) == (phase.layers == "personal")
-        }
+        moving = {name: p for name, p in model.named_parameters() if phase.moves(name, personal)}
         if not moving or not phase.epochs:
             continue
         for name, p in model.named_parameters():

@@ -79,11 +79,7 @@ class StackTrainer:
     def _moves(self, phase: Phase, personal: Sequence[frozenset[str]]) -> dict[str, list[bool]]:
         """Return whether the phase moves a parameter on each client, by name [C]."""
         return {
-            name: [
-                phase.layers == "all" or (name in own) == (phase.layers == "personal")
-                for own in personal
-            ]
-            for name in self._stack.parameters
+            name: [phase.moves(name, own) for own in personal] for name in self._stack.parameters
         }
 
     def _run(self, schedule: Schedule, batches: Batches, plan: Plan) -> None:

@@ -77,10 +77,7 @@ class Trainer:
         return processed
 
     def _moving(self, phase: Phase, personal: frozenset[str]) -> dict[str, nn.Parameter]:
-        if phase.layers == "all":
-            return self._parameters
-        wanted = phase.layers == "personal"
-        return {name: p for name, p in self._parameters.items() if (name in personal) == wanted}
+        return {name: p for name, p in self._parameters.items() if phase.moves(name, personal)}
 
     def _received(self, phases: tuple[Phase, ...]) -> dict[str, Tensor]:
         """Return the tensors before training, if any phase is pulled back to them."""

@@ -14,7 +14,7 @@ from fedtsd.compose import composed, digest, key_of, parsed, resolve
 from fedtsd.config import Config
 from fedtsd.disk import write_atomically
 from fedtsd.errors import ConfigError, InputError
-from fedtsd.experiment import load_arrays
+from fedtsd.loading import load_arrays
 from fedtsd.schema import convert
 from fedtsd.score import Score, score_of_task
 from fedtsd.search.space import Axis, space_of, with_texts

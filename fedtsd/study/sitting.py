@@ -24,9 +24,9 @@ from fedtsd.cell import PLAN, Cell, read_plan, write_plan, write_summary
 from fedtsd.compose import check
 from fedtsd.cores import limited_cores
 from fedtsd.errors import RunFolderError
-from fedtsd.experiment import load_arrays
 from fedtsd.imports import fast_imports
 from fedtsd.launch import CellFailed, carry_out_cell
+from fedtsd.loading import load_arrays
 from fedtsd.score import score_of
 from fedtsd.sweep import settle
 from fedtsd.sweep_progress import in_words

@@ -1,6 +1,6 @@
 from fedtsd.bench.clock import Clock
 from fedtsd.bench.rounds import costs, timed_config, timed_experiment
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.run_folder import RunFolder
 from tests.runs import table
 

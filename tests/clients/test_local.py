@@ -7,7 +7,7 @@ from fedtsd.clients import local
 from fedtsd.clients.dropout import Masks
 from fedtsd.clustering.similarity import js_divergence
 from fedtsd.data.federation import ClientData, Federation, Split
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.messages import Train
 from fedtsd.models import Mlp, ResNet8, initialise, tensors_of
 from fedtsd.modules import Dropout

@@ -6,7 +6,7 @@ import pytest
 
 from fedtsd.catalogue import options
 from fedtsd.errors import ConfigError, EngineError
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.messages import ClientRequest, Evaluate, Request
 from fedtsd.run_folder import TABLES
 from fedtsd.training import Phase

@@ -12,7 +12,7 @@ from fedtsd.clients.head import fit_head
 from fedtsd.clients.log_prior import log_prior
 from fedtsd.clients.parallel import Parallel
 from fedtsd.clients.sequential import Sequential
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.messages import Evaluate, Probe, Train
 from fedtsd.models import Mlp, ResNet8, initialise
 from fedtsd.modules import LogPrior

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from fedtsd.experiment import Experiment, build
+from fedtsd.execution import build
+from fedtsd.experiment import Experiment
 
 COMMON = ("method=fedavg", "partition.num_clients=6", "model.hidden=[8]", "training.lr=0.02")
 ENGINES = (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtsd.clustering.cfl import CFL, COSINES, MEAN_NORMS, NORMS, bipartition
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train
 from fedtsd.minimum import with_minimum
 from fedtsd.report.figures import draw

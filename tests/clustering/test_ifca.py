@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedtsd.clustering.ifca import IFCA
 from fedtsd.clustering.policy import Origin
 from fedtsd.errors import ConfigError
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.messages import ClientReply, Probe, Reply
 from fedtsd.report.page.grouping import grouping
 from fedtsd.report.tables import RunTables

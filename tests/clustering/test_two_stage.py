@@ -12,8 +12,8 @@ from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.signatures import SIZE, Signatures
 from fedtsd.clustering.split import Proposal
 from fedtsd.clustering.two_stage import PLACED, SETTLED, STANDING, WAITING, TwoStage
-from fedtsd.experiment import load_federation
 from fedtsd.launch import check, composed
+from fedtsd.loading import load_federation
 from fedtsd.messages import ClientReply, Probe, Reply
 from fedtsd.server import reassigned, start_state
 from fedtsd.similarity import (

@@ -12,7 +12,7 @@ from fedtsd.data.federation import Deal, Shares, build_federation
 from fedtsd.data.partition import LabelGroups, Pathological
 from fedtsd.data.public import HeldOut
 from fedtsd.data.shift import Rotation
-from fedtsd.experiment import load_federation
+from fedtsd.loading import load_federation
 from tests.runs import run_toy, table
 
 DIGITS = Digits("digits", 200, "public")

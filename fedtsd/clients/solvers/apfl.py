@@ -7,9 +7,9 @@ from torch import Tensor
 
 from fedtsd.clients.solvers.own import keep_own, own_at_start, own_of
 from fedtsd.clients.solvers.solver import Quiet, Workbench
-from fedtsd.clients.solvers.steps import Descent, check_whole, epochs_of
+from fedtsd.clients.solvers.steps import Descent, check_whole
 from fedtsd.server import Tensors
-from fedtsd.training import Training
+from fedtsd.training import Training, epochs_of
 
 OWN = "apfl/own/"
 ALPHA = "apfl/alpha"

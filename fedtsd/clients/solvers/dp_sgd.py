@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from fedtsd.clients.dropout import Masks
 from fedtsd.clients.local import losses_of
 from fedtsd.clients.solvers.solver import Quiet, Workbench
-from fedtsd.clients.solvers.steps import epochs_of
 from fedtsd.data.holdings import Split
 from fedtsd.imports import from_extra
 from fedtsd.privacy import Mechanism, Release, Turn
-from fedtsd.training import Phase, Training
+from fedtsd.training import Phase, Training, epochs_of
 
 with from_extra("privacy"):
     import dp_accounting
@@ -67,7 +66,7 @@ class DpSgd(Mechanism, Quiet):
         moving = {
             name: parameter
             for name, parameter in bench.parameters.items()
-            if phase.layers == "all" or (name in bench.personal) == (phase.layers == "personal")
+            if phase.moves(name, bench.personal)
         }
         if not moving:
             return 0

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fedtsd.clients.solvers.solver import Quiet, Workbench
-from fedtsd.clients.solvers.steps import Descent, check_whole, epochs_of
+from fedtsd.clients.solvers.steps import Descent, check_whole
 from fedtsd.server import Tensors
-from fedtsd.training import Training
+from fedtsd.training import Training, epochs_of
 
 VARIANTS = ("first_order", "hessian_free")
 Batch = tuple[Tensor, Tensor]

@@ -7,10 +7,10 @@ import torch
 
 from fedtsd.aggregation_scaffold import CONTROL
 from fedtsd.clients.solvers.solver import Quiet, Workbench
-from fedtsd.clients.solvers.steps import Descent, check_whole, epochs_of
+from fedtsd.clients.solvers.steps import Descent, check_whole
 from fedtsd.models import STATISTICS
 from fedtsd.server import Tensors
-from fedtsd.training import Training
+from fedtsd.training import Training, epochs_of
 
 OWN = "scaffold/"
 

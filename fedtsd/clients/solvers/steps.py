@@ -1,11 +1,11 @@
 """What solvers that take steps of their own share: the step, and the settings that they go with."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from fedtsd.training import Phase, Training
+from fedtsd.training import Training
 
 
 class Descent:
@@ -22,11 +22,6 @@ class Descent:
         for name, tensor in self._moving.items():
             velocity = self._velocity[name].mul_(self._training.momentum).add_(gradient[name])
             tensor.sub_(velocity, alpha=self._training.lr)
-
-
-def epochs_of(phases: Iterable[Phase]) -> int:
-    """Return how many epochs the phases have together."""
-    return sum(phase.epochs for phase in phases)
 
 
 def check_shared(method: str, num_personal: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.run_folder import RunFolder
 from fedtsd.seeding import numpy_rng, torch_rng
 from tests.runs import run_toy

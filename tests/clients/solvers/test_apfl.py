@@ -5,7 +5,7 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from fedtsd.clients.solvers.apfl import Apfl
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.models import ResNet8
 from fedtsd.training import Phase
 from tests.clients.solvers import naive

@@ -6,7 +6,7 @@ from fedtsd.aggregation_scaffold import ScaffoldMean
 from fedtsd.clients.solvers.scaffold import Scaffold
 from fedtsd.data.holdings import Split
 from fedtsd.errors import ConfigError
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.messages import ClientReply, Reply
 from fedtsd.models import ResNet8
 from fedtsd.server import start_state

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fedtsd.clients.solvers.twin import Twin
-from fedtsd.experiment import build
+from fedtsd.execution import build
 from fedtsd.models import ResNet8
 from fedtsd.training import Phase
 from tests.clients.solvers import naive
