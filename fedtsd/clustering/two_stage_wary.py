@@ -24,7 +24,7 @@ share would have to be copies to pass for it."""
 class WaryTwoStage(TwoStage):
     """Clients nearer than `copy_below` of a usual nearest neighbour count as one, in both stages.
 
-    They stay together, in the cluster that is nearest to what they say.
+    They stay together, in the cluster that is nearest to what they say. Who is copied is no misfit.
     """
 
     copy_below: float
@@ -44,7 +44,12 @@ class WaryTwoStage(TwoStage):
     def cleaned(self, labels: np.ndarray, divergence: np.ndarray) -> np.ndarray:
         who = copies(np.sqrt(divergence), self.copy_below)  # as they were when labels were given
         first = np.unique(who, return_index=True)[1]
-        kept = super().cleaned(labels[first], between(divergence, who))
+        apart = between(divergence, who)
+        # Attackers lead the model away from whom they copy, so it looks like a misfit. It stays.
+        copied = np.bincount(who) > 1
+        held = copied[:, None] | copied
+        apart[held] = np.minimum(apart[held], self.eject_above)
+        kept = super().cleaned(labels[first], apart)
         return renumber(kept[who])
 
 

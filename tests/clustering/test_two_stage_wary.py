@@ -94,6 +94,18 @@ def test_copies_of_one_do_not_make_its_mates_misfits() -> None:
     assert not WARY.cleaned(labels, divergence).any()
 
 
+def test_who_is_copied_is_not_sent_away() -> None:
+    # Client 0 and its copies are far from 1, 2 and 3, which are near each other; 4 is far from all.
+    near = np.full((5, 5), 0.05)
+    near[0, :] = near[:, 0] = 0.4
+    near[4, :] = near[:, 4] = 0.6
+    np.fill_diagonal(near, 0.0)
+    alone, lured = np.arange(5), np.array([0, 0, 0, 0, 1, 2, 3, 4])
+    for who, expected in ((alone, [0, 1, 1, 1, 0]), (lured, [0, 0, 0, 0, 0, 0, 0, 1])):
+        labels = np.zeros(len(who), dtype=np.int64)
+        assert WARY.cleaned(labels, near[np.ix_(who, who)]).tolist() == expected
+
+
 def test_without_copies_nothing_changes() -> None:
     points = np.random.default_rng(2).standard_normal((12, 40))
     distance = cdist(points, points)
