@@ -15,8 +15,9 @@ from fedtsd.study.plan import (
 )
 from tests.study.made_up import contestant, study
 
-PARTS = ("fashion", "cifar", "partial", "ablation", "plus")
+PARTS = ("fashion", "cifar", "partial", "ablation", "plus", "work")
 FASHION, ABLATION, PLUS = read_study("fashion"), read_study("ablation"), read_study("plus")
+WORK = read_study("work")
 
 
 def default_choices(one) -> dict[str, tuple[str, ...]]:
@@ -87,6 +88,23 @@ def test_a_baseline_plus_is_the_baseline_as_tuned_with_what_the_reference_has(
     assert given.prior._target_ == "fedtsd.prior.Everybody"
     assert one.overrides[: len(plain.overrides)] == plain.overrides
     assert not PLUS.tunes
+
+
+@pytest.mark.parametrize("one", WORK.contestants[1:], ids=lambda c: c.name)
+def test_with_more_work_a_method_is_as_tuned_but_for_its_epochs(one: Contestant) -> None:
+    assert WORK.contestants[0] == narrowed(FASHION, ["fedrep"], []).contestants[0]
+    plain = narrowed(FASHION, [one.method], [])
+    choices = {one.method: plain.contestants[0].points[-1]}
+    (_, before), (_, after) = composed_cells(
+        [
+            *final_jobs(narrowed(plain, [], ["g2"]), choices, (0,)),
+            *final_jobs(narrowed(WORK, [one.name], ["g2"]), choices, (0,)),
+        ],
+        Path("x"),
+    )
+    assert (before.training.epochs, after.training.epochs) == (2, 4)
+    before.training.epochs = 4
+    assert before == after
 
 
 @pytest.mark.parametrize("part", PARTS)
