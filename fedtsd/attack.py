@@ -55,7 +55,9 @@ class Attack:
         return None
 
     def taught(self, split: Split, num_outputs: int, rng: torch.Generator) -> Split:
-        """Return what an attacker trains on; rng gives the same numbers in every round."""
+        """Return what an attacker trains on, tries models on and describes; rng gives the same
+        numbers in every round.
+        """
         return split
 
     def sent(
@@ -207,9 +209,10 @@ class Backdoor(Scaling):
 class Mimic(Scaling):
     """Attackers pass for one honest client: they train with its data and its random numbers.
 
-    So they tell its outputs, and send its update `factor` times as long, as long as they have been
-    sent its model and it keeps no layers to itself. This is more than a real attacker knows. With
-    factor 1 they only wish to stand apart with it from its mates; a larger one leads these.
+    So they tell its outputs, losses and directions, and send its update `factor` times as long, as
+    long as they have been sent its model and it keeps no layers to itself. This is more than a real
+    attacker knows. With factor 1 they only wish to stand apart with it from its mates; a larger one
+    leads these.
     """
 
     def victim(self, num_clients: int, seed: int) -> int:

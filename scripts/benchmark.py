@@ -22,7 +22,7 @@ with fast_imports():
     from fedtsd.study.archive import pack, unpack
     from fedtsd.study.choice import choices_for, choose, copy_choice, write_choice
     from fedtsd.study.layers import draw_layers
-    from fedtsd.study.page import write_page
+    from fedtsd.study.page import REFERENCE, write_page
     from fedtsd.study.plan import (
         Study,
         composed_cells,
@@ -78,7 +78,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one core each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="then start no more")
     parser.add_argument("--retry", action="store_true", help="try failed runs again")
-    parser.add_argument("--reference", default="fedtsdp_full")
+    parser.add_argument("--reference", default=REFERENCE)
     parser.add_argument("--folder", type=Path, default=Path("outputs/benchmark"))
     parser.add_argument("--target", type=Path, default=Path("docs/results"))
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

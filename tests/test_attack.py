@@ -26,6 +26,7 @@ from fedtsd.data.holdings import Split
 from fedtsd.errors import ConfigError
 from fedtsd.execution import build
 from fedtsd.loading import load_federation
+from fedtsd.messages import Describe, Probe
 from tests.own import write_clinics
 from tests.runs import run_toy, table
 
@@ -239,6 +240,20 @@ def exchanged(cfg, federation, round: int = 1):
     return reply, cfg.attackers(federation.num_clients)
 
 
+def answers(cfg, federation, task) -> list[np.ndarray]:
+    """What all clients say to a question before round 1: losses, or directions of their data."""
+    experiment = build(cfg, federation)
+    start = experiment.start.server
+    request = experiment.request(start, 1, task, start.present)
+    if isinstance(task, Describe):
+        request = dataclasses.replace(request, models=())
+    reply = experiment.channel.exchange(request)
+    experiment.engine.close()
+    return [
+        np.array(row.losses) if row.subspace is None else row.subspace.numpy() for row in reply.rows
+    ]
+
+
 def test_a_mimic_says_what_its_victim_says(config, toy) -> None:
     cfg = config(*SMALL, "method=fedtsdp", "attack=mimic", "attack.share=0.34", "seed=3")
     reply, lying = exchanged(cfg, toy(6), round=2)
@@ -249,6 +264,31 @@ def test_a_mimic_says_what_its_victim_says(config, toy) -> None:
         assert torch.equal(shown.outputs, real.outputs)
         for name, tensor in real.tensors.items():
             torch.testing.assert_close(shown.tensors[name], tensor)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "parallel", "stacked"])
+@pytest.mark.parametrize("task", [Probe(False), Describe(3)])
+def test_a_mimic_answers_as_its_victim_would(config, toy, task, engine: str) -> None:
+    how = "method=ifca", "clustering.num_clusters=2", "attack.share=0.34", f"engine={engine}"
+    cfg = config(*SMALL, *how, "attack=mimic", "seed=3")
+    victim, lying = cfg.attack.victim(6, 3), cfg.attackers(6)
+    shown, real = (
+        answers(one, toy(6), task) for one in (cfg, dataclasses.replace(cfg, attack=None))
+    )
+    assert len({str(answer) for answer in real}) == 6
+    for client in range(6):
+        np.testing.assert_array_equal(shown[client], real[victim if lying[client] else client])
+
+
+def test_who_learns_flipped_labels_tries_models_on_them(config, toy) -> None:
+    how = "method=ifca", "clustering.num_clusters=2", "attack=label_flip", "attack.share=0.34"
+    cfg = config(*SMALL, *how, "seed=3")
+    lying = cfg.attackers(6)
+    shown, real = (
+        answers(one, toy(6), Probe(False)) for one in (cfg, dataclasses.replace(cfg, attack=None))
+    )
+    same = [np.array_equal(mine, other) for mine, other in zip(shown, real, strict=True)]
+    assert same == (~lying).tolist()
 
 
 @pytest.mark.parametrize("engine", ["sequential", "parallel", "stacked"])

@@ -65,12 +65,8 @@ class Workplace:
     def train(self, request: Request, task: Train, row: ClientRequest) -> ClientReply:
         """Let a client train; what it sends of its model is left in the network."""
         started = time.perf_counter()
-        lies = self._side.attack if row.client in self._side.attackers else None
-        role = row.client if lies is None or self._victim is None else self._victim
-        split = self._data.data_of(role, request.round).train
-        if lies is not None:
-            rng = torch_rng(self._side.seed, "attack data", row.client)
-            split = lies.taught(split, self._data.num_outputs, rng)
+        lies = self._lies_of(row)
+        split, role = self._training_data(request, row)
         bench = self._bench(request, row, split, task.phases, "train", role)
         num_samples = self._side.solver.train(bench)
         outputs = None
@@ -99,7 +95,7 @@ class Workplace:
 
     def probe(self, request: Request, row: ClientRequest) -> ClientReply:
         """Let a client try every model of the request."""
-        split = self._data.data_of(row.client, request.round).train
+        split, _ = self._training_data(request, row)
         losses = []
         for model in request.models:
             self._lay_out(model, row, split)
@@ -108,7 +104,7 @@ class Workplace:
 
     def describe(self, request: Request, task: Describe, row: ClientRequest) -> ClientReply:
         """Let a client describe its data."""
-        split = self._data.data_of(row.client, request.round).train
+        split, _ = self._training_data(request, row)
         return ClientReply(row.client, {}, len(split), subspace=data_subspace(split, task.vectors))
 
     def work(self, request: Request, row: ClientRequest) -> ClientReply:
@@ -120,6 +116,22 @@ class Workplace:
         if isinstance(request.task, Describe):
             return self.describe(request, request.task, row)
         return self.probe(request, row)
+
+    def _lies_of(self, row: ClientRequest) -> Attack | None:
+        return self._side.attack if row.client in self._side.attackers else None
+
+    def _training_data(self, request: Request, row: ClientRequest) -> tuple[Split, int]:
+        """Return what a client learns from and answers by, and whose it is.
+
+        Its own, unless it passes for another client. An attack may have changed it.
+        """
+        lies = self._lies_of(row)
+        role = row.client if lies is None or self._victim is None else self._victim
+        split = self._data.data_of(role, request.round).train
+        if lies is not None:
+            rng = torch_rng(self._side.seed, "attack data", row.client)
+            split = lies.taught(split, self._data.num_outputs, rng)
+        return split, role
 
     @torch.no_grad()
     def _tell(self, lies: Attack, request: Request, row: ClientRequest, bench: Workbench) -> None:

@@ -40,6 +40,9 @@ TABLES = (  # heading, rule, measure
     ("Planted groups found", "last", "adjusted_rand_index"),
 )
 
+REFERENCE = "fedtsdp_full"
+"""What the others are compared with, unless another one is named."""
+
 
 def write_page(
     folder: Path, target: Path, part: str, reference: str, contestants: Sequence[str] = ()
@@ -106,9 +109,11 @@ def _head(
     seeds = ", ".join(map(str, results.seeds))
     there = list(roles_of(folder))
     some = f" --methods {','.join(there)}" if set(there) < set(contestants) else ""
+    other = f" --reference {reference}" if reference != REFERENCE else ""
     lines = [
         "```",
-        f"python scripts/benchmark.py --part {part}{some} --seeds {seeds.replace(', ', ',')}",
+        f"python scripts/benchmark.py --part {part}{some} --seeds {seeds.replace(', ', ',')}"
+        f"{other}",
         "```",
         "",
         f"{len(results.runs)} runs, {len(results.holes)} without a result. Seeds {seeds}. "

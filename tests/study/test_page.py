@@ -52,7 +52,7 @@ def row(text: str, heading: str, first: str) -> list[str]:
 def test_the_head_says_how_it_was_made(folder, tmp_path) -> None:
     text, _ = written(folder, tmp_path)
     assert text.startswith("# Benchmark: toy\n")
-    assert "python scripts/benchmark.py --part toy --seeds 0,1\n" in text
+    assert "python scripts/benchmark.py --part toy --seeds 0,1 --reference ours\n" in text
     assert "12 runs, 0 without a result" in text
     assert "- torch: 2.15.0" in text
     assert (
@@ -64,10 +64,10 @@ def test_the_head_says_how_it_was_made(folder, tmp_path) -> None:
 def test_the_command_names_the_methods_unless_all_are_there(folder, tmp_path) -> None:
     there = list(roles_of(folder))
     some, _, _ = write_page(folder, tmp_path / "some", "toy", "ours", [*there, "ditto"])
-    command = f"--part toy --methods {','.join(there)} --seeds 0,1\n"
+    command = f"--part toy --methods {','.join(there)} --seeds 0,1 --reference ours\n"
     assert command in some.read_text()
     every, _, _ = write_page(folder, tmp_path / "all", "toy", "ours", there)
-    assert "--part toy --seeds 0,1\n" in every.read_text()
+    assert "--part toy --seeds 0,1 --reference ours\n" in every.read_text()
 
 
 def test_tables_have_means_spread_and_average(folder, tmp_path) -> None:
