@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtsd.clustering.hopkins import HopkinsResult
-from fedtsd.clustering.split import Proposal, renumber
+from fedtsd.clustering.split import Proposal, renumber, silhouette_of_each
 from fedtsd.clustering.two_stage import TwoStage
 
 USUAL = 0.75
@@ -24,7 +24,8 @@ share would have to be copies to pass for it."""
 class WaryTwoStage(TwoStage):
     """Clients nearer than `copy_below` of a usual nearest neighbour count as one, in both stages.
 
-    They stay together, in the cluster that is nearest to what they say. Who is copied is no misfit.
+    They stay together, in the cluster that is nearest to what they say. Who is copied is no misfit,
+    and is never cut off with its copies alone.
     """
 
     copy_below: float
@@ -38,8 +39,10 @@ class WaryTwoStage(TwoStage):
         self, distance: np.ndarray, rng: np.random.Generator
     ) -> tuple[Proposal, HopkinsResult]:
         who = copies(distance, self.copy_below)
-        proposal, result = super().examine(between(distance, who), rng)
-        return Proposal(renumber(proposal.labels[who]), proposal.silhouette), result
+        apart = between(distance, who)
+        proposal, result = super().examine(apart, rng)
+        kept = accompanied(proposal, apart, np.bincount(who) > 1)
+        return Proposal(renumber(kept.labels[who]), kept.silhouette), result
 
     def cleaned(self, labels: np.ndarray, divergence: np.ndarray) -> np.ndarray:
         who = copies(np.sqrt(divergence), self.copy_below)  # as they were when labels were given
@@ -51,6 +54,23 @@ class WaryTwoStage(TwoStage):
         apart[held] = np.minimum(apart[held], self.eject_above)
         kept = super().cleaned(labels[first], apart)
         return renumber(kept[who])
+
+
+def accompanied(proposal: Proposal, distance: np.ndarray, copied: np.ndarray) -> Proposal:
+    """Join who is copied, bool [D], and alone in a cut to the nearest of the other clusters."""
+    labels = proposal.labels.copy()
+    for one in np.flatnonzero(copied):
+        sizes = np.bincount(labels)
+        if sizes[labels[one]] == 1 and np.count_nonzero(sizes) > 1:
+            means = np.bincount(labels, weights=distance[one]) / np.maximum(sizes, 1)
+            means[(sizes == 0) | (np.arange(len(sizes)) == labels[one])] = np.inf
+            labels[one] = means.argmin()
+    if np.array_equal(labels, proposal.labels):
+        return proposal
+    labels = renumber(labels)
+    several = labels.max() > 0
+    silhouette = float(silhouette_of_each(distance, labels).mean()) if several else 0.0
+    return Proposal(labels, silhouette)
 
 
 def copies(distance: np.ndarray, below: float) -> np.ndarray:

@@ -10,8 +10,9 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 from fedtsd.clustering.similarity import centred_cosines, cosine_distance
+from fedtsd.clustering.split import Proposal
 from fedtsd.clustering.two_stage import TwoStage
-from fedtsd.clustering.two_stage_wary import WaryTwoStage, between, copies
+from fedtsd.clustering.two_stage_wary import WaryTwoStage, accompanied, between, copies
 from fedtsd.compose import check, composed
 from fedtsd.errors import ConfigError
 from tests.clustering.test_two_stage import POLICY, grouped, rounds, server
@@ -104,6 +105,31 @@ def test_who_is_copied_is_not_sent_away() -> None:
     for who, expected in ((alone, [0, 1, 1, 1, 0]), (lured, [0, 0, 0, 0, 0, 0, 0, 1])):
         labels = np.zeros(len(who), dtype=np.int64)
         assert WARY.cleaned(labels, near[np.ix_(who, who)]).tolist() == expected
+
+
+def test_who_is_copied_is_not_cut_off_alone() -> None:
+    # Client 0 and four copies of it, and three mates that are nearer to each other.
+    points = np.random.default_rng(1).standard_normal((4, 50))
+    points[0, 0] += 12
+    distance = cdist(points, points)[np.ix_(COPIES[:8], COPIES[:8])]
+    lured, _ = POLICY.examine(distance, np.random.default_rng(0))
+    assert lured.labels.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    wary, _ = WARY.examine(distance, np.random.default_rng(0))
+    assert not wary.labels.any()
+    assert wary.silhouette == 0
+
+
+def test_who_is_copied_joins_the_nearest_of_the_other_clusters() -> None:
+    places = np.array([0.0, 3.0, 4.0, -5.0, -6.0])
+    distance = np.abs(np.subtract.outer(places, places))
+    cut = Proposal(np.array([0, 1, 1, 2, 2]), 0.5)
+    joined = accompanied(cut, distance, np.array([True, False, False, False, False]))
+    assert joined.labels.tolist() == [0, 0, 0, 1, 1]
+    # Of 0: mates 3.5, others 5.5. Of 3 and 4: mates 2 and 2.5, others 8.5 and 9.5; 9.5, 10.5 for 1.
+    each = 1 - 3.5 / 5.5, 1 - 2 / 8.5, 1 - 2.5 / 9.5, 1 - 1 / (22 / 3), 1 - 1 / (25 / 3)
+    assert joined.silhouette == pytest.approx(np.mean(each))
+    for copied in ([False] * 5, [False, True, True, False, False]):  # nobody; who has company
+        assert accompanied(cut, distance, np.array(copied)) is cut
 
 
 def test_without_copies_nothing_changes() -> None:
