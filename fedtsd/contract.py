@@ -116,11 +116,11 @@ def describe_method(name: str, overrides: Sequence[str]) -> str:
 
 
 def _phases(config: Config) -> tuple[str, ...]:
-    solver = type(config.solver).__name__
-    if not config.solver.plain:
-        return (f"all layers by {solver}",)
+    by = "" if config.solver.plain else f" by {type(config.solver).__name__}"
+    if not config.solver.phased:
+        return (f"all layers{by}",)
     return tuple(
-        f"{phase.layers} layers, {phase.epochs} epochs"
+        f"{phase.layers} layers{by}, {phase.epochs} epochs"
         + (f", pulled back by {phase.proximal:g}" if phase.proximal else "")
         for phase in config.training.phases
     )
@@ -129,9 +129,9 @@ def _phases(config: Config) -> tuple[str, ...]:
 def _moving(config: Config, personal: np.ndarray) -> np.ndarray:
     """Return which layers, bool [L], some phase trains on a client with these personal layers."""
     sets = {"all": np.ones_like(personal), "personal": personal, "shared": ~personal}
-    phases = config.training.phases if config.solver.plain else ()
+    phases = config.training.phases if config.solver.phased else ()
     moving = [sets[phase.layers] for phase in phases if phase.epochs]
-    others = np.full_like(personal, not config.solver.plain)
+    others = np.full_like(personal, not config.solver.phased)
     return np.asarray(np.any([*moving, others], axis=0))
 
 

@@ -96,6 +96,14 @@ def test_a_method_is_described(capsys) -> None:
     assert ["private", "fc2, fc3"] in lines
 
 
+def test_private_training_is_told_phase_by_phase(capsys) -> None:
+    pytest.importorskip("opacus")
+    assert main(["methods", "fedbabu", "solver=dp_sgd"]) == 0
+    told = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["trains", "shared layers by DpSgd, 2 epochs"] in told
+    assert ["never", "fc3"] in told
+
+
 def test_sums_for_standardisation_are_said_to_cross(capsys) -> None:
     def told(how: str) -> list[str]:
         assert main(["methods", "local", f"dataset.standardise={how}"]) == 0

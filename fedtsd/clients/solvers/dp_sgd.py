@@ -38,6 +38,7 @@ class DpSgd(Mechanism, Quiet):
     group: ClassVar[str] = "solver"
     level: ClassVar[str] = "example"
     relation: ClassVar[str] = "REPLACE_SPECIAL"
+    phased: ClassVar[bool] = True
 
     def check(self, training: Training, num_personal: int) -> None:
         """Raise ValueError if gradients would be clipped as a whole too."""

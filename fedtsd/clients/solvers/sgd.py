@@ -11,6 +11,7 @@ class Sgd(Quiet):
     """Train in the phases; serve what was received under the personal layers."""
 
     plain: ClassVar[bool] = True
+    phased: ClassVar[bool] = True
 
     def train(self, bench: Workbench) -> int:
         return bench.fit(bench.split, bench.phases, bench.personal, bench.rng)

@@ -101,6 +101,9 @@ class Solver(Protocol):
     plain: ClassVar[bool]
     """Whether it is SGD through the phases, which engines may do in ways of their own."""
 
+    phased: ClassVar[bool]
+    """Whether it trains the layers of the phases, in their order; others train all layers."""
+
     partner: ClassVar[str | None]
     """The aggregation, by its config file, that knows what this sends beside the model; None where
     it sends nothing."""
@@ -138,6 +141,7 @@ class Quiet:
     """A base for solvers: nothing is kept, nothing more is sent, what was received is served."""
 
     plain: ClassVar[bool] = False
+    phased: ClassVar[bool] = False
     partner: ClassVar[str | None] = None
 
     def check(self, training: Training, num_personal: int) -> None:
