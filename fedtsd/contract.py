@@ -22,6 +22,7 @@ from fedtsd.server import start_state
 from fedtsd.traffic import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE, SENT_SUMS
 
 ALL_MODELS = "the models of all clusters"
+NOT_KNOWN = "of a client not known yet when clusters are made"
 SHARED_UNTIL = "each shared until the policy makes it a client's own"
 
 
@@ -32,8 +33,8 @@ class Contract:
     shared: layers that all clients send in every round. adaptive: layers that a client sends until
     the policy makes them its own. private: layers that never leave a client. kept: what its solver
     keeps besides, such as a twin. up, down: what crosses beside layers, as `exchanged.csv` names
-    it. phases: what trains, in order. still: layers that no phase trains. served: the stage that is
-    reported.
+    it. at_times: what crosses, either way, only where it must. phases: what trains, in order.
+    still: layers that no phase trains. served: the stage that is reported.
     """
 
     shared: tuple[str, ...]
@@ -42,6 +43,7 @@ class Contract:
     kept: tuple[str, ...]
     up: tuple[str, ...]
     down: tuple[str, ...]
+    at_times: tuple[str, ...]
     phases: tuple[str, ...]
     still: tuple[str, ...]
     served: str
@@ -54,6 +56,7 @@ class Contract:
             "private": _words([*self.private, *self.kept]),
             "sent up": _words([*_layers(self.shared), *self.up]),
             "sent down": _words([*_layers(self.shared), *self.down]),
+            "at times": _words([*self.at_times, *[NOT_KNOWN] * bool(self.at_times)]),
             "trains": ", then ".join(self.phases),
             "never": _words(self.still),
             "served": self.served,
@@ -87,6 +90,7 @@ def contract_of(config: Config) -> Contract:
         down.append(ALL_MODELS)
     if question is not None and isinstance(question.task, Describe):
         up.append(SENT_SUBSPACE)
+    asks_some = config.clustering.asks and question is None
     solver = {name.split("/")[0] for name in config.solver.private(tensors)}
     prior = [] if isinstance(config.prior, NoPrior) else ["log prior of its labels"]
     heads = ["residual head"] if config.evaluation.stages[-1] in HEADED else []
@@ -97,6 +101,7 @@ def contract_of(config: Config) -> Contract:
         kept=(*sorted(solver), *prior, *heads),
         up=tuple(up),
         down=tuple(down),
+        at_times=(SENT_LOSSES, ALL_MODELS) if asks_some else (),
         phases=_phases(config),
         still=_names(layers, ~_moving(config, at_start)),
         served=config.evaluation.stages[-1],
