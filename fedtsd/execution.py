@@ -17,6 +17,7 @@ from fedtsd.clients.engine import ClientSide, choose_device
 from fedtsd.clustering.policy import Origin
 from fedtsd.config import Config
 from fedtsd.data.federation import Federation
+from fedtsd.experiment import Experiment, RunState
 from fedtsd.faults import UnreliableEngine
 from fedtsd.messages import Engine
 from fedtsd.minimum import with_minimum
@@ -43,8 +44,6 @@ from fedtsd.training import NUM_BINS
 
 if TYPE_CHECKING:
     from fedtsd.accountant import Account
-
-from fedtsd.experiment import Experiment, RunState
 
 log = logging.getLogger(__name__)
 

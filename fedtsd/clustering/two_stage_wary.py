@@ -58,16 +58,15 @@ class WaryTwoStage(TwoStage):
 
 def accompanied(proposal: Proposal, distance: np.ndarray, copied: np.ndarray) -> Proposal:
     """Join who is copied, bool [D], and alone in a cut to the nearest of the other clusters."""
-    labels = proposal.labels.copy()
+    labels = proposal.labels
     for one in np.flatnonzero(copied):
         sizes = np.bincount(labels)
-        if sizes[labels[one]] == 1 and np.count_nonzero(sizes) > 1:
-            means = np.bincount(labels, weights=distance[one]) / np.maximum(sizes, 1)
-            means[(sizes == 0) | (np.arange(len(sizes)) == labels[one])] = np.inf
-            labels[one] = means.argmin()
-    if np.array_equal(labels, proposal.labels):
+        if sizes[labels[one]] == 1 and len(sizes) > 1:
+            means = np.bincount(labels, weights=distance[one]) / sizes
+            means[labels[one]] = np.inf
+            labels = renumber(np.where(np.arange(len(labels)) == one, means.argmin(), labels))
+    if labels is proposal.labels:
         return proposal
-    labels = renumber(labels)
     several = labels.max() > 0
     silhouette = float(silhouette_of_each(distance, labels).mean()) if several else 0.0
     return Proposal(labels, silhouette)
