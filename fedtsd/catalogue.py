@@ -18,6 +18,7 @@ GROUPS = (
     "personalization",
     "aggregation",
     "robust",
+    "coding",
     "solver",
     "prior",
     "engine",

@@ -12,6 +12,7 @@ from fedtsd.attack import Attack
 from fedtsd.clients.engine import EngineSpec, choose_device
 from fedtsd.clients.solvers.solver import Solver
 from fedtsd.clustering.policy import Clustering
+from fedtsd.coding import MatchedCoding
 from fedtsd.data.dataset import Dataset, Facts
 from fedtsd.data.drift import Drift
 from fedtsd.data.federation import Deal, Shares
@@ -20,7 +21,7 @@ from fedtsd.data.public import PublicSource
 from fedtsd.data.shift import Shift
 from fedtsd.faults import Faults
 from fedtsd.messages import HEADED, STAGES
-from fedtsd.models import ModelSpec, layers_of
+from fedtsd.models import Layer, ModelSpec, layers_of, tensors_of
 from fedtsd.personalization import Personalization
 from fedtsd.precision import Precision
 from fedtsd.prior import NoPrior, Prior
@@ -143,6 +144,7 @@ class Config:
     personalization: Personalization
     aggregation: Aggregation
     robust: Robust | None
+    coding: MatchedCoding | None
     solver: Solver
     prior: Prior
     engine: EngineSpec
@@ -205,6 +207,8 @@ class Config:
                 "robust: goes before an aggregation that takes means (mean, momentum, adam, tree), "
                 f"and {type(self.aggregation).__name__} takes none"
             )
+        if self.coding is not None:
+            self._check_coding(facts, layers[-1])
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)
         self._check_partners()
@@ -220,6 +224,22 @@ class Config:
             raise ValueError(
                 "evaluation.stages: headed and ensembled need classes, and the target of this data "
                 "set is a number"
+            )
+
+    def _check_coding(self, facts: Facts, last: Layer) -> None:
+        if facts.regression:
+            raise ValueError("coding: needs classes, and the target of this data set is a number")
+        if self.aggregation.sums is None:
+            raise ValueError(
+                "coding: goes before an aggregation that takes means (mean, momentum, adam, tree), "
+                f"and {type(self.aggregation).__name__} takes none"
+            )
+        tensors = tensors_of(self.sketch())
+        shapes = [tuple(tensors[name].shape) for name in last.tensors]
+        if any(shape[:1] != (facts.num_outputs,) for shape in shapes):
+            raise ValueError(
+                f"coding: needs a model whose last layer has a row for each of the "
+                f"{facts.num_outputs} classes; {last.name} has shapes {shapes}"
             )
 
     def _check_partners(self) -> None:
@@ -326,8 +346,8 @@ class Config:
     @property
     def reads_outputs(self) -> bool:
         """Whether any policy needs the clients' outputs on public samples."""
-        policies = self.clustering, self.personalization, self.prior
-        return any(policy.uses_outputs for policy in policies)
+        policies = self.clustering, self.personalization, self.prior, self.coding
+        return any(policy.uses_outputs for policy in policies if policy is not None)
 
 
 def parse(composed: Any) -> Config:

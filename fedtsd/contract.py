@@ -23,6 +23,7 @@ from fedtsd.traffic import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE
 
 ALL_MODELS = "the models of all clusters"
 NOT_KNOWN = "of a client not known yet when clusters are made"
+AS_ONE = "clusters that differ in the numbers of their classes alone, as one"
 SHARED_UNTIL = "each shared until the policy makes it a client's own"
 
 
@@ -33,8 +34,9 @@ class Contract:
     shared: layers that all clients send in every round. adaptive: layers that a client sends until
     the policy makes them its own. private: layers that never leave a client. kept: what its solver
     keeps besides, such as a twin. up, down: what crosses beside layers, as `exchanged.csv` names
-    it. at_times: what crosses, either way, only where it must. phases: what trains, in order.
-    still: layers that no phase trains. served: the stage that is reported.
+    it. at_times: what crosses, either way, only where it must. matches_coding: whether clusters
+    that differ in their coding alone are averaged as one. phases: what trains, in order. still:
+    layers that no phase trains. served: the stage that is reported.
     """
 
     shared: tuple[str, ...]
@@ -44,6 +46,7 @@ class Contract:
     up: tuple[str, ...]
     down: tuple[str, ...]
     at_times: tuple[str, ...]
+    matches_coding: bool
     phases: tuple[str, ...]
     still: tuple[str, ...]
     served: str
@@ -57,6 +60,7 @@ class Contract:
             "sent up": _words([*_layers(self.shared), *self.up]),
             "sent down": _words([*_layers(self.shared), *self.down]),
             "at times": _words([*self.at_times, *[NOT_KNOWN] * bool(self.at_times)]),
+            "averaged": AS_ONE if self.matches_coding else "",
             "trains": ", then ".join(self.phases),
             "never": _words(self.still),
             "served": self.served,
@@ -102,6 +106,7 @@ def contract_of(config: Config) -> Contract:
         up=tuple(up),
         down=tuple(down),
         at_times=(SENT_LOSSES, ALL_MODELS) if asks_some else (),
+        matches_coding=config.coding is not None,
         phases=_phases(config),
         still=_names(layers, ~_moving(config, at_start)),
         served=config.evaluation.stages[-1],

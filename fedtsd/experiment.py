@@ -269,7 +269,11 @@ class Experiment:
         return cfg.clustering.measure(server, request, reply)
 
     def aggregate(self, server: ServerState, reply: Reply) -> ServerState:
-        """Make new centres, from what a robust rule lets through if there is one."""
-        if self.config.robust is not None:
-            reply = self.config.robust.summed(server, reply)
-        return self.config.aggregation.update(server, reply, self.layers)
+        """Make new centres, from what a robust rule lets through, clusters of one family as one."""
+        cfg, weighting = self.config, self.config.aggregation.sums
+        if cfg.robust is not None:
+            reply = cfg.robust.summed(server, reply)
+        if cfg.coding is not None and weighting is not None:
+            server = cfg.coding.compare(server, reply)
+            reply = cfg.coding.joined(server, reply, self.layers[-1], weighting)
+        return cfg.aggregation.update(server, reply, self.layers)

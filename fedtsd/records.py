@@ -13,6 +13,7 @@ import numpy as np
 
 from fedtsd import metrics
 from fedtsd.clustering.similarity import label_divergence
+from fedtsd.coding import coding_rows
 from fedtsd.config import Config
 from fedtsd.data.dataset import Dataset
 from fedtsd.data.federation import SPLITS, Federation
@@ -84,6 +85,7 @@ def write_round(
         "clustering", [{"round": round, **dataclasses.asdict(d)} for d in server.decisions]
     )
     folder.append("assignments", assignment_rows(round, server))
+    folder.append("codings", coding_rows(round, server))
     for table, parts in (("traffic", traffic.clients), ("exchanged", traffic.items)):
         folder.append(table, [{"round": round, **vars(part)} for part in parts])
     folder.append("rounds", [row])

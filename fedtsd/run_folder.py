@@ -39,6 +39,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "round", "stage", "cluster", "size", "num_clusters_proposed", "silhouette", "hopkins",
         "hopkins_p", "passed", "split",
     ),
+    "codings": ("round", "cluster", "like", "class", "name"),
     "traffic": ("round", "client", "bytes_up", "bytes_down", "samples", "seconds"),
     "exchanged": ("round", "direction", "item", "num_clients", "num_bytes"),
     "replies": (

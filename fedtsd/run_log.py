@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedtsd.coding import families_of
 from fedtsd.config import Config
 from fedtsd.data.federation import Federation
 from fedtsd.data.skew import skew_of
@@ -55,6 +56,12 @@ def log_changes(before: ServerState, after: ServerState, round: int) -> None:
     if (after.assignment_round == round).any():
         groups = [after.members(cluster).tolist() for cluster in range(len(after.centres))]
         log.info("round %d: clusters are now %s", round, groups)
+    for family in families_of(after):
+        if family.keys() not in [known.keys() for known in families_of(before)]:
+            log.info(
+                "round %d: clusters %s differ in their coding alone: averaged as one",
+                round, ", ".join(map(str, sorted(family))),
+            )  # fmt: skip
     was, now = before.personal.sum(axis=1), after.personal.sum(axis=1)
     if not np.array_equal(was, now):
         log.info("round %d: personal layers per client are now %s", round, now.tolist())

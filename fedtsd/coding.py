@@ -1,0 +1,199 @@
+"""Clusters that know the same classes by other names.
+
+Sites may code one thing by different numbers. Their clients are far apart by their outputs, so they
+form clusters, and yet they could learn as one: all that differs is the order of the rows of the
+last layer. The server finds that order in the outputs on public samples that it is sent anyway, and
+averages such clusters as one. They stay clusters: each is sent the last layer in its own names.
+
+Two clusters are told to be such by parts of J, the Jensen-Shannon divergence of their mean outputs:
+what is left of it once the classes of one are matched with those of the other so that least is
+left, and the divergence of how often they name each class on average. Under label skew the latter
+is nearly all of J, and other inputs leave much of it however classes are matched.
+
+This is the project's own rule; docs/methods.md has the measurements behind its numbers. A coding
+is a way to number classes; a family, clusters that differ in their coding.
+
+Shapes: N clients, K clusters, B public samples of a round, Y classes.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.special import xlogy
+
+from fedtsd.aggregation import sums_in
+from fedtsd.clustering.similarity import js_divergence
+from fedtsd.messages import Reply
+from fedtsd.models import Layer
+from fedtsd.server import ABSENT, ServerState
+from fedtsd.sums import Sums, added
+
+FAMILY = "coding.family"
+"""int64 [N]: clients with the same number are averaged as one; ABSENT for those that are not."""
+
+NAMES = "coding.names"
+"""int64 [N, Y]: what a client calls each class of its family."""
+
+SINCE = "coding.since"
+"""int64 [N]: the round in which that was noted; who has changed clusters since has no family."""
+
+Family = dict[int, np.ndarray]
+"""Its clusters, and what each calls the classes, int64 [Y]."""
+
+
+@dataclass(frozen=True)
+class MatchedCoding:
+    """Average clusters as one that differ in their coding alone.
+
+    unexplained: what either part may have of J, as a share of it. alike_below: clusters whose J is
+    lower differ in something else. Names are matched again whenever outputs come, with the mean
+    outputs of the rest of the family: by the first models some are wrong.
+    """
+
+    unexplained: float
+    alike_below: float
+
+    uses_outputs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("unexplained", "alike_below"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be in (0, 1), got {getattr(self, name)}")
+
+    def compare(self, server: ServerState, reply: Reply) -> ServerState:
+        """Return the state that knows which clusters differ in their coding alone."""
+        voices = mean_outputs(server, reply)
+        if len(voices) < 2:
+            return server
+        families = families_of(server)
+        num_classes = next(iter(voices.values())).shape[1]
+        alone = voices.keys() - {cluster for family in families for cluster in family}
+        families += [{cluster: np.arange(num_classes)} for cluster in sorted(alone)]
+        for cluster in voices:
+            families = self._placed(cluster, families, voices)
+        return _noted(server, families, num_classes, reply.round)
+
+    def _placed(
+        self, cluster: int, families: list[Family], voices: Mapping[int, np.ndarray]
+    ) -> list[Family]:
+        """Match a cluster with the rest of its family; one that is alone, with any family."""
+        own = next(family for family in families if cluster in family)
+        for family in [own] if len(own) > 1 else families:
+            mates = [mate for mate in family if mate != cluster and mate in voices]
+            if not mates:
+                continue
+            common = np.mean([voices[mate][:, family[mate]] for mate in mates], axis=0)
+            names = self.names_of(common, voices[cluster])
+            others = [other for mate, other in family.items() if mate != cluster]
+            # Who shares its names with another cluster was set apart from that for another reason.
+            if names is not None and not any(np.array_equal(names, other) for other in others):
+                family[cluster] = names
+                return [one for one in families if one is family or cluster not in one]
+        return families
+
+    def names_of(self, common: np.ndarray, other: np.ndarray) -> np.ndarray | None:
+        """Return what the other calls each class, int64 [Y], from mean outputs [B, Y] of both.
+
+        None if they do not differ in that alone.
+        """
+        whole = _js(common, other)
+        if whole < self.alike_below:
+            return None
+        if _js(common.mean(axis=0)[None], other.mean(axis=0)[None]) > self.unexplained * whole:
+            return None
+        divergence = class_divergences(common, other)
+        classes, names = linear_sum_assignment(divergence)
+        if divergence[classes, names].sum() > self.unexplained * whole:
+            return None
+        return np.asarray(names, dtype=np.int64)
+
+    def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
+        """Return the reply with one sum for each family, told to its clusters in their names.
+
+        last: the model's last layer, whose tensors have a row per class.
+        """
+        sums = list(sums_in(server, reply, weighting))
+        for family in families_of(server):
+            own = {c: torch.from_numpy(names) for c, names in family.items()}
+            both = added(_renamed(sums[cluster], last, names) for cluster, names in own.items())
+            for cluster, names in own.items():
+                sums[cluster] = _renamed(both, last, names.argsort())
+        return dataclasses.replace(reply, sums=tuple(sums))
+
+
+def families_of(server: ServerState) -> list[Family]:
+    """Return the families that are known, in the order of their first clusters."""
+    if FAMILY not in server.memory:
+        return []
+    names = server.memory[NAMES]
+    belongs = (server.memory[FAMILY] != ABSENT) & (server.assignment != ABSENT)
+    stayed = belongs & (server.assignment_round <= server.memory[SINCE])
+    found: dict[int, Family] = {}
+    for cluster in range(len(server.centres)):
+        members = np.flatnonzero(stayed & (server.assignment == cluster))
+        if len(members):
+            family = int(server.memory[FAMILY][members[0]])
+            found.setdefault(family, {})[cluster] = names[members[0]]
+    return [family for family in found.values() if len(family) > 1]
+
+
+def mean_outputs(server: ServerState, reply: Reply) -> dict[int, np.ndarray]:
+    """Return the mean outputs, float64 [B, Y], of each cluster from whose members some came."""
+    told: dict[int, list[np.ndarray]] = {}
+    for row in sorted(reply.rows, key=lambda row: row.client):
+        if row.outputs is not None:
+            cluster = int(server.assignment[row.client])
+            told.setdefault(cluster, []).append(row.outputs.double().numpy())
+    return {cluster: np.mean(outputs, axis=0) for cluster, outputs in sorted(told.items())}
+
+
+def class_divergences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return [Y, Y]: what class i of one and class j of the other, taken for the same, add to J.
+
+    From probabilities [B, Y] of each. J is the trace.
+    """
+    own = xlogy(one, one).mean(axis=0)[:, None] + xlogy(other, other).mean(axis=0)
+    middle = [(column[:, None] + other) / 2 for column in one.T]
+    between = np.stack([xlogy(law, law).mean(axis=0) for law in middle])
+    return np.asarray((own / 2 - between) / np.log(2))
+
+
+def coding_rows(round: int, server: ServerState) -> Iterator[dict[str, int]]:
+    """Rows of codings.csv: what each cluster of a family calls the classes of its first cluster."""
+    for family in families_of(server):
+        first = min(family)
+        for cluster in sorted(family.keys() - {first}):
+            names = family[cluster][family[first].argsort()]
+            for number, name in enumerate(names.tolist()):
+                told = {"round": round, "cluster": cluster, "like": first}
+                yield {**told, "class": number, "name": name}
+
+
+def _js(one: np.ndarray, other: np.ndarray) -> float:
+    return float(js_divergence(np.stack([one, other]))[0][0, 1])
+
+
+def _noted(
+    server: ServerState, families: Sequence[Family], num_classes: int, round: int
+) -> ServerState:
+    family = np.full(server.num_clients, ABSENT)
+    names = np.tile(np.arange(num_classes), (server.num_clients, 1))
+    for number, clusters in enumerate(family for family in families if len(family) > 1):
+        for cluster, own in clusters.items():
+            members = server.members(cluster)
+            family[members] = number
+            names[members] = own
+    since = np.full(server.num_clients, round)
+    memory = {**server.memory, FAMILY: family, NAMES: names, SINCE: since}
+    return dataclasses.replace(server, memory=memory)
+
+
+def _renamed(sums: Sums, last: Layer, order: torch.Tensor) -> Sums:
+    """Return sums whose class c is what was class `order[c]`."""
+    tensors = {n: t[order] if n in last.tensors else t for n, t in sums.tensors.items()}
+    return Sums(tensors, sums.weights)
