@@ -17,6 +17,7 @@ Shapes: N clients, K clusters, B public samples of a round, Y classes.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -46,8 +47,39 @@ Family = dict[int, np.ndarray]
 """Its clusters, and what each calls the classes, int64 [Y]."""
 
 
+class Coding(ABC):
+    """Says which clusters are averaged as one, before any aggregation that takes means."""
+
+    uses_outputs: ClassVar[bool]
+    """Whether it reads the clients' outputs on public samples."""
+
+    @abstractmethod
+    def compare(self, server: ServerState, reply: Reply) -> ServerState:
+        """Return the state that knows which clusters differ in their coding alone."""
+
+    @abstractmethod
+    def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
+        """Return the reply with one sum for each family, told to its clusters in their names.
+
+        last: the model's last layer, whose tensors have a row per class.
+        """
+
+
 @dataclass(frozen=True)
-class MatchedCoding:
+class OwnCoding(Coding):
+    """Each cluster by itself."""
+
+    uses_outputs: ClassVar[bool] = False
+
+    def compare(self, server: ServerState, reply: Reply) -> ServerState:
+        return server
+
+    def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
+        return reply
+
+
+@dataclass(frozen=True)
+class MatchedCoding(Coding):
     """Average clusters as one that differ in their coding alone.
 
     unexplained: what either part may have of J, as a share of it. alike_below: clusters whose J is
@@ -66,7 +98,6 @@ class MatchedCoding:
                 raise ValueError(f"{name}: must be in (0, 1), got {getattr(self, name)}")
 
     def compare(self, server: ServerState, reply: Reply) -> ServerState:
-        """Return the state that knows which clusters differ in their coding alone."""
         voices = mean_outputs(server, reply)
         if len(voices) < 2:
             return server
@@ -113,10 +144,6 @@ class MatchedCoding:
         return np.asarray(names, dtype=np.int64)
 
     def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
-        """Return the reply with one sum for each family, told to its clusters in their names.
-
-        last: the model's last layer, whose tensors have a row per class.
-        """
         sums = list(sums_in(server, reply, weighting))
         for family in families_of(server):
             own = {c: torch.from_numpy(names) for c, names in family.items()}

@@ -12,7 +12,7 @@ from fedtsd.attack import Attack
 from fedtsd.clients.engine import EngineSpec, choose_device
 from fedtsd.clients.solvers.solver import Solver
 from fedtsd.clustering.policy import Clustering
-from fedtsd.coding import MatchedCoding
+from fedtsd.coding import Coding
 from fedtsd.data.dataset import Dataset, Facts
 from fedtsd.data.drift import Drift
 from fedtsd.data.federation import Deal, Shares
@@ -144,7 +144,7 @@ class Config:
     personalization: Personalization
     aggregation: Aggregation
     robust: Robust | None
-    coding: MatchedCoding | None
+    coding: Coding | None
     solver: Solver
     prior: Prior
     engine: EngineSpec

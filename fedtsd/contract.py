@@ -106,7 +106,7 @@ def contract_of(config: Config) -> Contract:
         up=tuple(up),
         down=tuple(down),
         at_times=(SENT_LOSSES, ALL_MODELS) if asks_some else (),
-        matches_coding=config.coding is not None,
+        matches_coding=config.coding is not None and config.coding.uses_outputs,
         phases=_phases(config),
         still=_names(layers, ~_moving(config, at_start)),
         served=config.evaluation.stages[-1],

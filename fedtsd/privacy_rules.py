@@ -57,8 +57,8 @@ def _client_level(config: "Config", layers: Sequence[Layer]) -> Iterator[str]:
             f"prior._target_: {kind} reads each client's outputs, {because}; set prior=none or "
             "prior=everybody"
         )
-    if config.coding is not None:
-        yield f"coding: reads each client's outputs, {because}; must be null"
+    if config.coding is not None and config.coding.uses_outputs:
+        yield f"coding: reads each client's outputs, {because}; set coding=none"
     if config.dataset.standardise == "moments":
         yield (
             f"dataset.standardise: moments are sums that clients send as they are, {because}; set "

@@ -18,8 +18,8 @@ from fedtsd.loading import load_federation
 from tests.runs import run_toy
 
 GROUPS = (
-    "aggregation", "attack", "clustering", "faults", "model", "personalization", "prior", "robust",
-    "shift", "sizes", "solver",
+    "aggregation", "attack", "clustering", "coding", "faults", "model", "personalization", "prior",
+    "robust", "shift", "sizes", "solver",
 )  # fmt: skip
 ALL = [(group, option) for group in GROUPS for option in options(group)]
 FEW = (

@@ -212,7 +212,10 @@ def test_no_server_side_module_reaches_the_clients() -> None:
     server_side = [
         *root.glob("clustering/*.py"),
         *(root / f"{n}.py" for n in ("server", "messages", "similarity", "aggregation")),
-        *(root / f"{n}.py" for n in ("personalization", "server_optimizer", "tree", "channel")),
+        *(
+            root / f"{n}.py"
+            for n in ("personalization", "server_optimizer", "tree", "channel", "coding")
+        ),
         *(root / f"{n}.py" for n in ("robust", "minimum", "refusal", "traffic", "privacy")),
         *root.glob("aggregation_*.py"),
     ]
