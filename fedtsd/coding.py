@@ -83,8 +83,8 @@ class MatchedCoding(Coding):
     """Average clusters as one that differ in their coding alone.
 
     unexplained: what either part may have of J, as a share of it. alike_below: clusters whose J is
-    lower differ in something else. Names are matched again whenever outputs come, with the mean
-    outputs of the rest of the family: by the first models some are wrong.
+    lower differ in something else. In a family names are matched again whenever outputs come, with
+    the mean outputs of the others: by the first models some are wrong.
     """
 
     unexplained: float
@@ -112,14 +112,15 @@ class MatchedCoding(Coding):
     def _placed(
         self, cluster: int, families: list[Family], voices: Mapping[int, np.ndarray]
     ) -> list[Family]:
-        """Match a cluster with the rest of its family; one that is alone, with any family."""
+        """Match a cluster with the rest of its family; one that is alone, with any."""
         own = next(family for family in families if cluster in family)
         for family in [own] if len(own) > 1 else families:
             mates = [mate for mate in family if mate != cluster and mate in voices]
             if not mates:
                 continue
             common = np.mean([voices[mate][:, family[mate]] for mate in mates], axis=0)
-            names = self.names_of(common, voices[cluster])
+            belongs = family is own or self.differ_in_coding(common, voices[cluster])
+            names = matched(common, voices[cluster])[0] if belongs else None
             others = [other for mate, other in family.items() if mate != cluster]
             # Who shares its names with another cluster was set apart from that for another reason.
             if names is not None and not any(np.array_equal(names, other) for other in others):
@@ -127,21 +128,15 @@ class MatchedCoding(Coding):
                 return [one for one in families if one is family or cluster not in one]
         return families
 
-    def names_of(self, common: np.ndarray, other: np.ndarray) -> np.ndarray | None:
-        """Return what the other calls each class, int64 [Y], from mean outputs [B, Y] of both.
-
-        None if they do not differ in that alone.
-        """
-        whole = _js(common, other)
-        if whole < self.alike_below:
-            return None
-        if _js(common.mean(axis=0)[None], other.mean(axis=0)[None]) > self.unexplained * whole:
-            return None
-        divergence = class_divergences(common, other)
-        classes, names = linear_sum_assignment(divergence)
-        if divergence[classes, names].sum() > self.unexplained * whole:
-            return None
-        return np.asarray(names, dtype=np.int64)
+    def differ_in_coding(self, one: np.ndarray, other: np.ndarray) -> bool:
+        """Return whether mean outputs [B, Y] of two clusters differ in their coding alone."""
+        whole = _js(one, other)
+        most = self.unexplained * whole
+        return (
+            whole >= self.alike_below
+            and _js(one.mean(axis=0)[None], other.mean(axis=0)[None]) <= most
+            and matched(one, other)[1] <= most
+        )
 
     def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
         sums = list(sums_in(server, reply, weighting))
@@ -177,6 +172,13 @@ def mean_outputs(server: ServerState, reply: Reply) -> dict[int, np.ndarray]:
             cluster = int(server.assignment[row.client])
             told.setdefault(cluster, []).append(row.outputs.double().numpy())
     return {cluster: np.mean(outputs, axis=0) for cluster, outputs in sorted(told.items())}
+
+
+def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return what the other calls each class of the one, int64 [Y], and what is left of J then."""
+    divergence = class_divergences(one, other)
+    classes, names = linear_sum_assignment(divergence)
+    return names.astype(np.int64), float(divergence[classes, names].sum())
 
 
 def class_divergences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
