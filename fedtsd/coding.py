@@ -18,7 +18,7 @@ Shapes: N clients, K clusters, B public samples of a round, Y classes.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,12 +27,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.special import xlogy
 
-from fedtsd.aggregation import sums_in
 from fedtsd.clustering.similarity import js_divergence
 from fedtsd.messages import Reply
 from fedtsd.models import Layer
-from fedtsd.server import ABSENT, ServerState
-from fedtsd.sums import Sums, added
+from fedtsd.server import ABSENT, ServerState, Tensors
+from fedtsd.sums import Sums
 
 FAMILY = "coding.family"
 """int64 [N]: clients with the same number are averaged as one; ABSENT for those that are not."""
@@ -46,6 +45,17 @@ SINCE = "coding.since"
 Family = dict[int, np.ndarray]
 """Its clusters, and what each calls the classes, int64 [Y]."""
 
+Rule = Callable[[ServerState, Reply], Sequence[Sums]]
+"""Returns one sum per cluster of the models of its members."""
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A cluster of a family: its first one, and what it calls that one's classes, int64 [Y]."""
+
+    first: int
+    names: np.ndarray
+
 
 class Coding(ABC):
     """Says which clusters are averaged as one, before any aggregation that takes means."""
@@ -58,10 +68,11 @@ class Coding(ABC):
         """Return the state that knows which clusters differ in their coding alone."""
 
     @abstractmethod
-    def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
-        """Return the reply with one sum for each family, told to its clusters in their names.
+    def summed(self, server: ServerState, reply: Reply, last: Layer, rule: Rule) -> Reply:
+        """Return the reply with the sum of each cluster; those of a family have one in common.
 
-        last: the model's last layer, whose tensors have a row per class.
+        last: the model's last layer, whose tensors have a row per class. rule: how clusters are
+        summed; it meets a family as one cluster, in the names of its first.
         """
 
 
@@ -74,8 +85,8 @@ class OwnCoding(Coding):
     def compare(self, server: ServerState, reply: Reply) -> ServerState:
         return server
 
-    def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
-        return reply
+    def summed(self, server: ServerState, reply: Reply, last: Layer, rule: Rule) -> Reply:
+        return dataclasses.replace(reply, sums=tuple(rule(server, reply)))
 
 
 @dataclass(frozen=True)
@@ -138,13 +149,21 @@ class MatchedCoding(Coding):
             and matched(one, other)[1] <= most
         )
 
-    def joined(self, server: ServerState, reply: Reply, last: Layer, weighting: str) -> Reply:
-        sums = list(sums_in(server, reply, weighting))
-        for family in families_of(server):
-            own = {c: torch.from_numpy(names) for c, names in family.items()}
-            both = added(_renamed(sums[cluster], last, names) for cluster, names in own.items())
-            for cluster, names in own.items():
-                sums[cluster] = _renamed(both, last, names.argsort())
+    def summed(self, server: ServerState, reply: Reply, last: Layer, rule: Rule) -> Reply:
+        relatives = relatives_of(server)
+        rows, assignment = [], server.assignment.copy()
+        for row in reply.rows:
+            relative = relatives.get(int(server.assignment[row.client]))
+            if relative is not None:
+                order = torch.from_numpy(relative.names)
+                row = dataclasses.replace(row, tensors=_renamed(row.tensors, last, order))
+                assignment[row.client] = relative.first
+            rows.append(row)
+        as_one = dataclasses.replace(server, assignment=assignment)
+        sums = list(rule(as_one, dataclasses.replace(reply, rows=tuple(rows))))
+        for cluster, relative in relatives.items():
+            found, order = sums[relative.first], torch.from_numpy(relative.names.argsort())
+            sums[cluster] = Sums(_renamed(found.tensors, last, order), found.weights)
         return dataclasses.replace(reply, sums=tuple(sums))
 
 
@@ -162,6 +181,16 @@ def families_of(server: ServerState) -> list[Family]:
             family = int(server.memory[FAMILY][members[0]])
             found.setdefault(family, {})[cluster] = names[members[0]]
     return [family for family in found.values() if len(family) > 1]
+
+
+def relatives_of(server: ServerState) -> dict[int, Relative]:
+    """Return by cluster how it relates to the first of its family; first ones are left out."""
+    return {
+        cluster: Relative(min(family), names[family[min(family)].argsort()])
+        for family in families_of(server)
+        for cluster, names in sorted(family.items())
+        if cluster != min(family)
+    }
 
 
 def mean_outputs(server: ServerState, reply: Reply) -> dict[int, np.ndarray]:
@@ -194,13 +223,10 @@ def class_divergences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def coding_rows(round: int, server: ServerState) -> Iterator[dict[str, int]]:
     """Rows of codings.csv: what each cluster of a family calls the classes of its first cluster."""
-    for family in families_of(server):
-        first = min(family)
-        for cluster in sorted(family.keys() - {first}):
-            names = family[cluster][family[first].argsort()]
-            for number, name in enumerate(names.tolist()):
-                told = {"round": round, "cluster": cluster, "like": first}
-                yield {**told, "class": number, "name": name}
+    for cluster, relative in relatives_of(server).items():
+        for number, name in enumerate(relative.names.tolist()):
+            told = {"round": round, "cluster": cluster, "like": relative.first}
+            yield {**told, "class": number, "name": name}
 
 
 def _js(one: np.ndarray, other: np.ndarray) -> float:
@@ -222,7 +248,6 @@ def _noted(
     return dataclasses.replace(server, memory=memory)
 
 
-def _renamed(sums: Sums, last: Layer, order: torch.Tensor) -> Sums:
-    """Return sums whose class c is what was class `order[c]`."""
-    tensors = {n: t[order] if n in last.tensors else t for n, t in sums.tensors.items()}
-    return Sums(tensors, sums.weights)
+def _renamed(tensors: Tensors, last: Layer, order: torch.Tensor) -> Tensors:
+    """Return a model, or a part, whose class c is what was class `order[c]`."""
+    return {name: t[order] if name in last.tensors else t for name, t in tensors.items()}

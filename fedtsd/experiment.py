@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from fedtsd.aggregation import sums_in
 from fedtsd.channel import Channel
 from fedtsd.config import Config
 from fedtsd.errors import ProtocolError
@@ -24,6 +25,7 @@ from fedtsd.run_folder import RunFolder
 from fedtsd.run_log import log_changes, log_incidents
 from fedtsd.seeding import numpy_rng
 from fedtsd.server import ABSENT, ServerState, joined
+from fedtsd.sums import Sums
 from fedtsd.training import Phase
 
 if TYPE_CHECKING:
@@ -269,11 +271,19 @@ class Experiment:
         return cfg.clustering.measure(server, request, reply)
 
     def aggregate(self, server: ServerState, reply: Reply) -> ServerState:
-        """Make new centres, from what a robust rule lets through, clusters of one family as one."""
+        """Make new centres, from what a robust rule lets through, clusters of a family as one."""
         cfg, weighting = self.config, self.config.aggregation.sums
-        if cfg.robust is not None:
-            reply = cfg.robust.summed(server, reply)
-        if cfg.coding is not None and weighting is not None:
-            server = cfg.coding.compare(server, reply)
-            reply = cfg.coding.joined(server, reply, self.layers[-1], weighting)
+        if cfg.coding is None or weighting is None:  # a coding always comes with sums
+            return cfg.aggregation.update(server, self.agreed(server, reply), self.layers)
+
+        def rule(server: ServerState, reply: Reply) -> tuple[Sums, ...]:
+            return sums_in(server, self.agreed(server, reply), weighting)
+
+        server = cfg.coding.compare(server, reply)
+        reply = cfg.coding.summed(server, reply, self.layers[-1], rule)
         return cfg.aggregation.update(server, reply, self.layers)
+
+    def agreed(self, server: ServerState, reply: Reply) -> Reply:
+        """Return what a robust rule lets through, if there is one."""
+        robust = self.config.robust
+        return reply if robust is None else robust.summed(server, reply)

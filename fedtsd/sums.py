@@ -5,7 +5,7 @@ and only the additions round: far below what a float32 mean shows. Clients are a
 whoever adds them, so that the bits of a mean do not depend on the engine.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,17 +51,6 @@ class Summing:
     def result(self) -> Sums:
         """Return the sum so far; it must not be added to afterwards."""
         return Sums(self._tensors, self._weights)
-
-
-def added(parts: Iterable[Sums]) -> Sums:
-    """Return the sum of sums, tensor by tensor, from those that have it."""
-    tensors: dict[str, Tensor] = {}
-    weights: dict[str, float] = {}
-    for part in parts:
-        for name, tensor in part.tensors.items():
-            tensors[name] = tensors[name] + tensor if name in tensors else tensor
-            weights[name] = weights.get(name, 0.0) + part.weights[name]
-    return Sums(tensors, weights)
 
 
 def weight_of(num_examples: int, weighting: str) -> float:

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from fedtsd.aggregation import check_weighting, means_of, sums_in
 from fedtsd.messages import Reply
 from fedtsd.models import Layer
 from fedtsd.server import ServerState
-from fedtsd.sums import Sums, added
+from fedtsd.sums import Sums
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,21 @@ class Tree:
     def update(self, server: ServerState, reply: Reply, layers: Sequence[Layer]) -> ServerState:
         sums = sums_in(server, reply, self.weighting)
         trunk = {name for layer in layers[: self.trunk] for name in layer.tensors}
-        shared = added(_only(found, trunk) for found in sums)
+        shared = _joined(sums, trunk)
         both = [_with(found, shared) for found in sums]
         return dataclasses.replace(server, centres=means_of(server.centres, both))
 
 
-def _only(found: Sums, names: set[str]) -> Sums:
-    kept = {name: tensor for name, tensor in found.tensors.items() if name in names}
-    return Sums(kept, found.weights)
+def _joined(sums: Sequence[Sums], names: set[str]) -> Sums:
+    """Add up what the K sums hold of these tensors."""
+    tensors: dict[str, Tensor] = {}
+    weights: dict[str, float] = {}
+    for found in sums:
+        for name in names & found.tensors.keys():
+            known = name in tensors
+            tensors[name] = tensors[name] + found.tensors[name] if known else found.tensors[name]
+            weights[name] = weights.get(name, 0.0) + found.weights[name]
+    return Sums(tensors, weights)
 
 
 def _with(found: Sums, shared: Sums) -> Sums:
