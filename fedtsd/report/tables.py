@@ -45,6 +45,7 @@ COLUMNS: dict[str, dict[str, type]] = {
         "hopkins_p": float,
         "split": int,
     },
+    "codings.csv": {"round": int, "cluster": int, "like": int, "class": int, "name": int},
     "traffic.csv": {
         "round": int,
         "client": int,
@@ -68,10 +69,11 @@ class RunTables:
     """Everything the figures of one run are drawn from.
 
     `traffic` has what each client sent, received and worked in a round, `exchanged` what crossed
-    the door by name. `model` lists the layers from the input: name, tensors, num_parameters.
-    `groups` holds the group planted for each client, by id; None where none was planted. `sites`
-    holds the clients' names, by id; None where they are just numbers. `later` is like `partition`:
-    what clients hold that drift, from the round of the drift on.
+    the door by name. `codings` has what a cluster calls the classes of another. `model` lists the
+    layers from the input: name, tensors, num_parameters. `groups` holds the group planted for each
+    client, by id; None where none was planted. `sites` holds the clients' names, by id; None where
+    they are just numbers. `later` is like `partition`: what clients hold that drift, from the round
+    of the drift on.
     `similarity` maps `labels`, `outputs`, `outputs_before`, `outputs_after`, `updates` to `[N, N]`
     matrices and is empty when the run has none. `rounds` and `clients` hold what `score` measures
     in columns `score_mean`, `score_std`, `score_worst10` and `score`, as stored.
@@ -93,6 +95,7 @@ class RunTables:
     similarity: Mapping[str, FloatArray]
     sites: tuple[str, ...] | None = None
     later: pd.DataFrame | None = None
+    codings: pd.DataFrame | None = None
     score: Score = ACCURACY
 
     @classmethod
@@ -119,6 +122,7 @@ class RunTables:
             similarity=_matrices(folder / "similarity.npz"),
             sites=_sites(folder / "sites.json"),
             later=_table(folder / "drift.csv", optional=True),
+            codings=_table(folder / "codings.csv", optional=True),
             score=score,
         )
         _check_clients(tables)

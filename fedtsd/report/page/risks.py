@@ -34,7 +34,8 @@ class Risk:
 
 
 KINDS = (
-    "losing", "unstable", "holes", "unfinished", "few_samples", "few_seeds", "rising", "falling",
+    "losing", "unstable", "coding", "holes", "unfinished", "few_samples", "few_seeds", "rising",
+    "falling",
 )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def risks(names: Names, answers: list[Verdict]) -> list[Risk]:
         found += [
             *_losing(answer, run),
             *_unstable(run),
+            *_coding(run),
             *_unfinished(run),
             *_few_samples(run),
             *_drift(names, run),
@@ -74,6 +76,18 @@ def _losing(answer: Verdict, run: Run) -> Iterator[Risk]:
 def _unstable(run: Run) -> Iterator[Risk]:
     if moves := grouping(run.tables).late_moves:
         yield Risk("unstable", say("risks.unstable.seen", n=moves), run.setting)
+
+
+def _coding(run: Run) -> Iterator[Risk]:
+    codings, last = run.tables.codings, run.tables.rounds["round"].max()
+    if codings is None:
+        return
+    clusters = run.tables.final_clusters
+    for (cluster, like), rows in codings[codings["round"] == last].groupby(["cluster", "like"]):
+        here, there = (sorted(clusters.index[clusters == c].tolist()) for c in (cluster, like))
+        moved = int((rows["class"] != rows["name"]).sum())
+        seen = say("risks.coding.seen", sites=here, others=there, n=moved, of=len(rows))
+        yield Risk("coding", seen, run.setting)
 
 
 def _holes(holes: tuple[Hole, ...]) -> Iterator[Risk]:

@@ -87,6 +87,21 @@ def test_unstable_clusters_unfinished_rounds_and_few_samples(tmp_path: Path) -> 
     assert "±25.0 points" in few  # 1 / sqrt(16)
 
 
+def test_sites_that_number_their_classes_otherwise_are_named(tmp_path: Path) -> None:
+    folder = RunBuilder(rounds=6, clients=8).write(tmp_path / "run")
+    assert texts(Results.read([tmp_path]), "coding") == []
+    rows = pd.read_csv(folder / "assignments.csv")
+    first, second = sorted(rows.loc[rows["round"] == 6, "cluster"].unique())[:2]
+    sites = rows[(rows["round"] == 6) & (rows["cluster"] == second)]["client"].tolist()
+    early = {"round": 5, "cluster": second, "like": first, "class": 0, "name": 3}
+    names = [1, 0, 2, 3]
+    late = [{**early, "round": 6, "class": k, "name": name} for k, name in enumerate(names)]
+    pd.DataFrame([early, *late]).to_csv(folder / "codings.csv", index=False)
+    (text,) = texts(Results.read([tmp_path]), "coding")
+    listed = ", ".join(str(site) for site in sites)
+    assert text.startswith(f"2 of 4 classes have other numbers at sites {listed} than at sites ")
+
+
 def test_every_kind_of_risk_has_words() -> None:
     for lang in ("en", "ja"):
         for kind in KINDS:
