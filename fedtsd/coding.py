@@ -24,8 +24,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from scipy.special import xlogy
 
 from fedtsd.clustering.similarity import js_divergence
 from fedtsd.messages import Reply
@@ -205,6 +203,8 @@ def mean_outputs(server: ServerState, reply: Reply) -> dict[int, np.ndarray]:
 
 def matched(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
     """Return what the other calls each class of the one, int64 [Y], and what is left of J then."""
+    from scipy.optimize import linear_sum_assignment  # lazily: no first round needs it
+
     divergence = class_divergences(one, other)
     classes, names = linear_sum_assignment(divergence)
     return names.astype(np.int64), float(divergence[classes, names].sum())
@@ -215,10 +215,14 @@ def class_divergences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
     From probabilities [B, Y] of each. J is the trace.
     """
-    own = xlogy(one, one).mean(axis=0)[:, None] + xlogy(other, other).mean(axis=0)
-    middle = [(column[:, None] + other) / 2 for column in one.T]
-    between = np.stack([xlogy(law, law).mean(axis=0) for law in middle])
-    return np.asarray((own / 2 - between) / np.log(2))
+    own = _x_log_x(one)[:, None] + _x_log_x(other)
+    middle = np.stack([_x_log_x((column[:, None] + other) / 2) for column in one.T])
+    return np.asarray((own / 2 - middle) / np.log(2))
+
+
+def _x_log_x(laws: np.ndarray) -> np.ndarray:
+    """Mean over samples of x log x, [Y] of [B, Y]; 0 log 0 = 0."""
+    return np.asarray((laws * np.log(np.maximum(laws, np.finfo(float).tiny))).mean(axis=0))
 
 
 def coding_rows(round: int, server: ServerState) -> Iterator[dict[str, int]]:
