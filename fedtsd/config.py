@@ -207,13 +207,13 @@ class Config:
                 "robust: goes before an aggregation that takes means (mean, momentum, adam, tree), "
                 f"and {type(self.aggregation).__name__} takes none"
             )
-        if self.coding is not None:
-            self._check_coding(facts, layers[-1])
         num_personal = int(self.personalization.may_keep(layers).sum())
         _under("solver", self.solver.check, self.training, num_personal)
         self._check_partners()
         if self.mechanism is not None:
             check_private(self, self.mechanism, layers)
+        if self.coding is not None:
+            self._check_coding(facts, layers[-1])
         num_clients = self.partition.clients_of(facts)
         planted = [part.groups_of(num_clients) for part in (self.partition, self.shift) if part]
         has_groups = any(groups is not None for groups in planted)

@@ -28,7 +28,13 @@ def unknown(name: str, legal: Iterable[str], what: str) -> str:
 def convert(value: Any, expected: Any, path: str) -> Any:
     """Convert a plain value to the expected type, naming the path if it does not fit."""
     if isinstance(value, Mapping) and "_target_" in value:
-        return _build(value, _locate(value["_target_"], path), path)
+        cls = _locate(value["_target_"], path)
+        if lacking := _lacking(cls, expected):
+            raise ConfigError(
+                f"{path}._target_: {value['_target_']!r} is no part of this kind, it has no "
+                f"{lacking[0]}; must be one that the group's own files name"
+            )
+        return _build(value, cls, path)
     if dataclasses.is_dataclass(expected):
         return _build(_mapping(value, path), expected, path)
     if get_origin(expected) in (Union, types.UnionType):
@@ -84,6 +90,19 @@ def _locate(target: Any, path: str) -> Any:
     if not dataclasses.is_dataclass(cls):
         raise ConfigError(f"{path}._target_: {target!r} is not a dataclass")
     return cls
+
+
+def _lacking(cls: Any, expected: Any) -> list[str]:
+    """Return what a part of the expected kind offers and this class does not, by name."""
+    kinds = get_args(expected) if get_origin(expected) in (Union, types.UnionType) else (expected,)
+    offered: set[str] = set()
+    for kind in kinds:
+        if isinstance(kind, type) and kind is not type(None):
+            for base in kind.__mro__:
+                if base.__module__.startswith("fedtsd."):
+                    offered |= {*vars(base), *vars(base).get("__annotations__", {})}
+    has = {*dir(cls), *(field.name for field in dataclasses.fields(cls))}
+    return sorted(name for name in offered - has if not name.startswith("_"))
 
 
 def _mapping(value: Any, path: str) -> Mapping[str, Any]:

@@ -288,3 +288,21 @@ def test_every_value_of_a_global_file_arrives(group: str) -> None:
         node.pop("hydra", None)  # what a sweep does, no part of a run
         found = OmegaConf.to_container(composed([f"{group}={option}"]), resolve=True)
         arrived(node, found, option)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lacks"),
+    [
+        (("prior._target_=fedtsd.data.sizes.Equal",), "adapt"),
+        (("clustering=one", "clustering._target_=fedtsd.prior.NoPrior"), "answered"),
+        (("robust=median", "robust._target_=fedtsd.prior.NoPrior"), "summed"),
+    ],
+)
+def test_a_part_of_another_kind_is_refused(overrides, lacks: str, config) -> None:
+    with pytest.raises(ConfigError) as error:
+        config("method=fedavg", *overrides)
+    key, _, target = overrides[-1].partition("=")
+    assert str(error.value) == (
+        f"{key}: {target!r} is no part of this kind, it has no {lacks}; must be one that the "
+        "group's own files name"
+    )
