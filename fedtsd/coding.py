@@ -128,13 +128,18 @@ class MatchedCoding(Coding):
             if not mates:
                 continue
             common = np.mean([voices[mate][:, family[mate]] for mate in mates], axis=0)
-            belongs = family is own or self.differ_in_coding(common, voices[cluster])
-            names = matched(common, voices[cluster])[0] if belongs else None
+            if family is not own and not self.differ_in_coding(common, voices[cluster]):
+                continue
+            names = matched(common, voices[cluster])[0]
+            rest = [one for one in families if one is not own]
             others = [other for mate, other in family.items() if mate != cluster]
             # Who shares its names with another cluster was set apart from that for another reason.
-            if names is not None and not any(np.array_equal(names, other) for other in others):
+            if not any(np.array_equal(names, other) for other in others):
                 family[cluster] = names
-                return [one for one in families if one is family or cluster not in one]
+                return [own, *rest] if family is own else rest
+            if family is own:
+                del own[cluster]
+                return [*families, {cluster: np.arange(len(names))}]
         return families
 
     def differ_in_coding(self, one: np.ndarray, other: np.ndarray) -> bool:

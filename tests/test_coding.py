@@ -212,6 +212,19 @@ def test_names_that_were_wrong_in_few_classes_are_mended() -> None:
     assert relation(CODING.compare(state, reply(better, round=2)), common, other) == expected
 
 
+def test_who_turns_out_to_share_its_names_leaves_the_family() -> None:
+    # Cluster 2 came in by wrong names; the right ones are those of cluster 1.
+    wrong = [NAMES[1], NAMES[0], *NAMES[2:]]
+    outputs = {0: laws(0), 1: called(laws(0), NAMES), 2: called(laws(0), wrong)}
+    state = CODING.compare(server(0, 1, 2), reply(outputs))
+    assert [set(family) for family in families_of(state)] == [{0, 1, 2}]
+    better = {**outputs, 2: outputs[1]}
+    state = CODING.compare(state, reply(better, round=2))
+    assert [set(family) for family in families_of(state)] in ([{0, 1}], [{0, 2}])
+    same = CODING.compare(state, reply(better, round=3))
+    assert [set(family) for family in families_of(same)] == [set(families_of(state)[0])]
+
+
 def test_who_does_not_answer_stays_in_the_family() -> None:
     state = CODING.compare(server(0, 1), two_codings())
     assert told_by(CODING.compare(state, reply({1: laws(3)}, round=2))) == told_by(state)
