@@ -4,8 +4,9 @@ Statistics of pairs in `ServerState.memory`, as `Pairs` stores them:
 OUTPUTS: Jensen-Shannon divergence of the clients' outputs on public samples, in 0..1.
 OUTPUTS_BEFORE: the same as it stood while clients shared one whole model; only for reports.
 OUTPUTS_AFTER: the last round's divergence, personal layers included; only for reports.
-UPDATES: cosine of their updates, centred by the mean update of their cluster.
+UPDATES: cosine of the directions of their updates, less the mean direction in their cluster.
 SIGNATURES: the same for pairs that never met, where not all clients train in every round.
+WORK: int64 [N], the samples that each client trained on in its last round, epochs counted.
 
 Where too many clients are measured at once, each is compared with some of them only, the
 landmarks (as in landmark MDS, de Silva and Tenenbaum 2004); policies then decide on the landmarks
@@ -23,10 +24,10 @@ import torch
 
 from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.signatures import Signatures
-from fedtsd.clustering.similarity import blocks_of, cosines_of, js_divergence
+from fedtsd.clustering.similarity import cosines_of, directions_in, js_divergence
 from fedtsd.messages import ClientReply, Reply, Request
 from fedtsd.seeding import numpy_rng
-from fedtsd.server import ServerState
+from fedtsd.server import ServerState, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ OUTPUTS_BEFORE = "similarity.outputs_before"
 OUTPUTS_AFTER = "similarity.outputs_after"
 UPDATES = "similarity.updates"
 SIGNATURES = "similarity.signatures"
+WORK = "similarity.work"
 LANDMARKS = "similarity.landmarks"
 PUBLIC_SUM = "similarity.public_sum"
 PUBLIC_COUNT = "similarity.public_count"
@@ -158,7 +160,10 @@ class Similarity:
         return self._noted(dataclasses.replace(server, memory=memory), clients, landmarks)
 
     def measure_updates(self, server: ServerState, request: Request, reply: Reply) -> ServerState:
-        """Bring UPDATES up to date, cluster by cluster, over the layers all its members share."""
+        """Bring UPDATES up to date, cluster by cluster, over the layers all its members share.
+
+        WORK as well, by which much of an update can be explained.
+        """
         if request.round < self.first_round:
             return server
         updates, signatures = pairs_of(server, UPDATES), signatures_of(server)
@@ -167,31 +172,32 @@ class Similarity:
             rows = [row for row in reply.rows if server.assignment[row.client] == cluster]
             if len(rows) < 2:
                 continue
-            shared = [name for name in rows[0].tensors if all(name in row.tensors for row in rows)]
+            sent = request.models[cluster]
+            shared = [name for name in sent if all(name in row.tensors for row in rows)]
             if shared:
-                server, new = self._cosines(server, rows, shared)
+                server, new = self._cosines(server, rows, {name: sent[name] for name in shared})
                 updates = updates.mixed(new, self.update_memory)
             if shared and not all_here:
                 clients = np.array([row.client for row in rows])
                 models = [{name: row.tensors[name].numpy() for name in shared} for row in rows]
-                told = models, request.round, SIGNATURE_MEMORY
-                signatures = signatures.visited(clients, *told)
-        memory = {**server.memory, **updates.stored(UPDATES)}
+                before = {name: sent[name].numpy() for name in shared}
+                told = before, request.round, SIGNATURE_MEMORY
+                signatures = signatures.visited(clients, models, *told)
+        work = work_of(server).copy()
+        work[[row.client for row in reply.rows]] = [row.num_samples for row in reply.rows]
+        memory = {**server.memory, **updates.stored(UPDATES), WORK: work}
         if not all_here:
             memory |= signatures.stored(SIGNATURES)
         return dataclasses.replace(server, memory=memory)
 
     def _cosines(
-        self, server: ServerState, rows: list[ClientReply], shared: list[str]
+        self, server: ServerState, rows: list[ClientReply], sent: Tensors
     ) -> tuple[ServerState, Pairs]:
-        """Cosines of the updates of a cluster's members that answered.
-
-        All of them were sent one centre, so it cancels in an update less the mean update: what came
-        back less its mean is the same.
-        """
+        """Cosines of the updates of a cluster's members that answered, from what all were sent."""
         clients = np.array([row.client for row in rows])
         landmarks = self._landmarks(clients, server.num_clients)
-        blocks = blocks_of([[row.tensors[name].numpy() for name in shared] for row in rows])
+        models = [[row.tensors[name].numpy() for name in sent] for row in rows]
+        blocks = directions_in(models, [tensor.numpy() for tensor in sent.values()])
         cosines = cosines_of(blocks, len(rows), landmarks)
         columns = clients if landmarks is None else clients[landmarks]
         new = Pairs.measured(server.num_clients, clients, columns, cosines)
@@ -225,6 +231,11 @@ class Similarity:
 def pairs_of(server: ServerState, name: str) -> Pairs:
     """Return a statistic of pairs that the server keeps; none where it measured none yet."""
     return Pairs.read(server.memory, name, server.num_clients)
+
+
+def work_of(server: ServerState) -> np.ndarray:
+    """Return how many samples each client trained on in its last round, int64 [N]; 0: not known."""
+    return server.memory.get(WORK, np.zeros(server.num_clients, dtype=np.int64))
 
 
 def due(

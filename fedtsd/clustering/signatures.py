@@ -1,8 +1,8 @@
 """What a client's updates were like, in a few numbers that do not wait for others to be there.
 
-Where few clients train in a round, most pairs never meet. Each client then leaves a signature: its
-update less the mean update of its cluster in that round, sketched to SIZE numbers, as a direction,
-averaged over its visits. Cosines of signatures stand for those of updates.
+Where few clients train in a round, most pairs never meet. Each client then leaves a signature: the
+direction of its update less the mean direction in its cluster in that round, sketched to SIZE
+numbers, as a direction, averaged over its visits. Cosines of signatures stand for those of updates.
 
 The sketch adds coordinates up in SIZE buckets with random signs, the same for everybody and in
 every round (count sketch, Charikar et al. 2002; feature hashing, Weinberger et al. 2009): inner
@@ -56,16 +56,18 @@ class Signatures:
         self,
         clients: NDArray[np.integer],
         models: Sequence[Mapping[str, Floats]],
+        sent: Mapping[str, Floats],
         round: int,
         keep: float,
     ) -> "Signatures":
         """Return them after a round in which `clients` [C] of one cluster sent these models.
 
-        keep: weight of a client's past. Too few clients leave everything as it was.
+        sent: the model that they had been sent. keep: weight of a client's past. Too few clients
+        leave everything as it was.
         """
         if len(clients) < _FEWEST:
             return self
-        new = directions_of(models)
+        new = directions_of(models, sent)
         old = self.directions[clients]
         first = self.visits[clients] == 0
         directions, visits = self.directions.copy(), self.visits.copy()
@@ -98,27 +100,32 @@ class Signatures:
         return cosines
 
 
-def directions_of(models: Sequence[Mapping[str, Floats]]) -> Matrix:
-    """Sketches [C, SIZE] of models less their mean, each of length 1, or 0 if it equals the mean.
+def directions_of(models: Sequence[Mapping[str, Floats]], sent: Mapping[str, Floats]) -> Matrix:
+    """Sketches [C, SIZE] of the directions in which models moved from `sent`, less their mean.
 
-    All were sent one centre, so it cancels. Tensors that not all of them share are left out.
+    Each of length 1, or 0 if it equals the mean. Tensors that not all of them share are left out.
     """
-    shared = [name for name in sorted(models[0]) if all(name in model for model in models)]
+    shared = [name for name in sorted(sent) if all(name in model for model in models)]
     sketches, squares = np.zeros((len(models), SIZE)), np.zeros(len(models))
     for name in shared:
-        sketch, start = _sketch(name, models[0][name].size), 0
-        for block in blocks_of([[model[name]] for model in models]):
-            raw = np.einsum("cd,cd->c", block, block)
-            block -= block.mean(axis=0)
+        sketch, start = _sketch(name, sent[name].size), 0
+        for block in blocks_of([[sent[name]], *([model[name]] for model in models)]):
+            moves = block[1:] - block[0]
             stop = start + block.shape[1]
-            sketches += block @ sketch[start:stop]
-            squares += raw
+            sketches += moves @ sketch[start:stop]
+            squares += np.einsum("cd,cd->c", moves, moves)
             start = stop
-    norm = np.linalg.norm(sketches, axis=1)
-    # What is left of equal models is rounding error and has no direction.
-    directed = norm > NO_DIRECTION * np.sqrt(squares.max(initial=0.0))
-    unit: Matrix = np.divide(1, norm, out=np.zeros_like(norm), where=directed)[:, None]
-    return np.asarray(sketches * unit)
+    unit = _over(sketches, np.sqrt(squares))
+    unit -= unit.mean(axis=0)
+    # What is left of equal directions is rounding error and has no direction.
+    norm = np.linalg.norm(unit, axis=1)
+    return _over(unit, np.where(norm > NO_DIRECTION, norm, 0))
+
+
+def _over(rows: Matrix, lengths: NDArray[np.float64]) -> Matrix:
+    """Rows [C, S] over their lengths [C]; 0 where a length is 0."""
+    by = lengths[:, None]
+    return np.asarray(np.divide(rows, by, out=np.zeros_like(rows), where=by > 0))
 
 
 @lru_cache(maxsize=64)
@@ -130,19 +137,3 @@ def _sketch(name: str, size: int) -> Any:
     rng = numpy_rng(0, f"signature of {name}")
     signs = rng.choice([-1.0, 1.0], size)
     return csr_array((signs, rng.integers(SIZE, size=size), np.arange(size + 1)), (size, SIZE))
-
-
-def follows_visits(
-    labels: NDArray[np.integer], visits: NDArray[np.integer], rng: np.random.Generator
-) -> bool:
-    """Return whether labels agree with the rounds of the last visits more than chance would.
-
-    A model that moves on makes updates of one round alike. Permutation test of the adjusted Rand
-    index: above the 95 % quantile of 200 permutations.
-    """
-    # Lazily: scikit-learn takes a second to import.
-    from sklearn.metrics import adjusted_rand_score
-
-    agreement = adjusted_rand_score(labels, visits)
-    by_chance = [adjusted_rand_score(rng.permutation(labels), visits) for _ in range(200)]
-    return bool(agreement > np.quantile(by_chance, 0.95))

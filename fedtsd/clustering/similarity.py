@@ -5,7 +5,7 @@ The Jensen-Shannon divergence (JS; Lin 1991) is divided by ln 2 throughout, so i
 and its square root is a metric (Endres and Schindelin 2003).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,14 +56,34 @@ def label_divergence(counts: Floats | NDArray[np.integer]) -> Matrix:
 
 
 def centred_cosines(updates: Floats, landmarks: Positions | None = None) -> Matrix:
-    """Cosines [C, C] of the rows of `updates` [C, D] after their mean row is taken off.
+    """Cosines [C, C] of the directions of `updates` [C, D] after their mean is taken off.
 
-    A row that equals the mean has no direction: its cosine is 0 with all others, 1 with itself.
-    With `landmarks`, positions [M] of rows, only the cosines with these: [C, M].
+    A row whose direction equals the mean has none of its own: its cosine is 0 with all others, 1
+    with itself. With `landmarks`, positions [M] of rows, only the cosines with these: [C, M].
     """
     if updates.ndim != 2 or updates.shape[0] == 0:
         raise ValueError(f"updates must have shape [C, D] with C >= 1, got {updates.shape}")
-    return cosines_of(blocks_of([[row] for row in updates]), len(updates), landmarks)
+    blocks = directions_in([[row] for row in updates], [np.zeros(updates.shape[1])])
+    return cosines_of(blocks, len(updates), landmarks)
+
+
+def directions_in(models: Sequence[Sequence[Floats]], sent: Sequence[Floats]) -> Iterator[Matrix]:
+    """What C models moved from `sent`, as unit vectors, in blocks [C, d] of their columns.
+
+    How far a client moved says how much it trained, and the longest would rule the mean. Who did
+    not move has no direction: 0.
+    """
+
+    def updates() -> Iterator[Matrix]:
+        for block in blocks_of([sent, *models]):
+            yield block[1:] - block[0]
+
+    squares = np.zeros(len(models))
+    for block in updates():
+        squares += np.einsum("cd,cd->c", block, block)
+    unit = np.divide(1, np.sqrt(squares), out=np.zeros(len(models)), where=squares > 0)
+    for block in updates():
+        yield block * unit[:, None]
 
 
 def blocks_of(rows: Iterable[Iterable[Floats]]) -> Iterator[Matrix]:
@@ -79,9 +99,9 @@ def blocks_of(rows: Iterable[Iterable[Floats]]) -> Iterator[Matrix]:
 def cosines_of(
     blocks: Iterable[Matrix], clients: int, landmarks: Positions | None = None
 ) -> Matrix:
-    """What `centred_cosines` returns, of a matrix that comes in blocks [C, d] of its columns.
+    """Cosines [C, C] or [C, M] of the rows of a matrix after their mean row is taken off.
 
-    The blocks are changed in place.
+    It comes in blocks [C, d] of its columns, which are changed in place.
     """
     chosen = np.arange(clients) if landmarks is None else landmarks
     products = np.zeros((clients, len(chosen)))

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from fedtsd.clustering.artefacts import follows_visits, follows_work
 from fedtsd.clustering.hopkins import Hopkins, HopkinsResult
 from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.policy import Question, Quiet
-from fedtsd.clustering.signatures import follows_visits
 from fedtsd.clustering.similarity import cosine_distance
 from fedtsd.clustering.split import (
     Proposal,
@@ -36,9 +36,12 @@ from fedtsd.similarity import (
     forget_updates,
     pairs_of,
     signatures_of,
+    work_of,
 )
 
-STREAK = "two_stage.streak"
+STREAKS = {1: "two_stage.streak_1", 2: "two_stage.streak_2"}
+"""By stage: a round in which the one fails says nothing against the other."""
+
 STANDING = "two_stage.standing"
 SETTLED, PLACED, WAITING = 0, 1, 2
 """PLACED: by its loss; it tries all models once more."""
@@ -65,9 +68,10 @@ class _Seen:
 class TwoStage(Quiet):
     """Split by outputs while there is one cluster, then split each cluster by updates.
 
-    A split needs `confirmations` passing rounds in a row. Stage 1 passes when the Hopkins test is
-    significant and the silhouette reaches `stage1_silhouette`; stage 2 when the silhouette reaches
-    `stage2_silhouette` or the test is significant with a value of at least `hopkins_threshold`.
+    A split needs `confirmations` passing rounds in a row of its stage. Stage 1 passes when the
+    Hopkins test is significant and the silhouette reaches `stage1_silhouette`; stage 2 when the
+    silhouette reaches `stage2_silhouette` or the test is significant with a value of at least
+    `hopkins_threshold`. Neither passes where groups tell who trains much from who trains little.
     After stage 1, members farther than `eject_above` from their mates (mean divergence) go to one
     residual cluster. Clusters below `min_clients` are never split: the test has no power there.
     Where the server compared clients with landmarks only, these are tested and split; the others
@@ -177,9 +181,11 @@ class TwoStage(Quiet):
         distance = np.sqrt(divergence)
         proposal, result = self.examine(distance, rng)
         passed = (
-            result.p_value < self.significance and proposal.silhouette >= self.stage1_silhouette
+            result.p_value < self.significance
+            and proposal.silhouette >= self.stage1_silhouette
+            and not follows_work(proposal.labels, work_of(server)[measured], rng)
         )
-        server, confirmed = self._confirm(server, server.members(0), passed)
+        server, confirmed = self._confirm(server, 1, server.members(0), passed)
         labels = self.cleaned(proposal.labels, divergence)
         labels = join_small(labels, divergence, minimum_of(server))
         split = confirmed and labels.max() > 0
@@ -212,7 +218,7 @@ class TwoStage(Quiet):
             distance = cosine_distance(seen.cosines)
             proposal, result = self.examine(distance, rng)
             server, passed = self._passes(server, seen, proposal, result, rng)
-            server, confirmed = self._confirm(server, seen.clients, passed)
+            server, confirmed = self._confirm(server, 2, seen.clients, passed)
             labels = join_small(proposal.labels, distance, minimum_of(server))
             split = confirmed and labels.max() > 0
             decision = Decision(
@@ -265,26 +271,29 @@ class TwoStage(Quiet):
     ) -> tuple[ServerState, bool]:
         """Return whether a proposal is good enough for this round, and the state that knows it."""
         significant = result.p_value < self.significance
+        explained = follows_work(proposal.labels, work_of(server)[seen.clients], rng)
         if seen.visits is None:
             sharp = significant and result.value >= self.hopkins_threshold
-            return server, bool(sharp or proposal.silhouette >= self.stage2_silhouette)
+            clear = sharp or proposal.silhouette >= self.stage2_silhouette
+            return server, bool(clear and not explained)
         server, again = _proposed_again(server, seen.clients, proposal.labels)
         passed = (
             again
             and significant
             and proposal.silhouette >= self.signature_silhouette
+            and not explained
             and not follows_visits(proposal.labels, seen.visits, rng)
         )
         return server, bool(passed)
 
     def _confirm(
-        self, server: ServerState, clients: np.ndarray, passed: bool
+        self, server: ServerState, stage: int, clients: np.ndarray, passed: bool
     ) -> tuple[ServerState, bool]:
-        """Count passing rounds in a row of one cluster, held at each of its tested members."""
-        streak = server.memory.get(STREAK, np.zeros(server.num_clients, dtype=np.int64)).copy()
+        """Count a stage's passing rounds in a row of one cluster, held at each tested member."""
+        streak = _streak(server, stage).copy()
         streak[clients] = streak[clients].max() + 1 if passed else 0
         confirmed = passed and bool(streak[clients[0]] >= self.confirmations)
-        return _with_memory(server, STREAK, streak), confirmed
+        return _with_memory(server, STREAKS[stage], streak), confirmed
 
     def _regroup(self, server: ServerState, assignment: np.ndarray, round: int) -> ServerState:
         # Numbers stay with their clusters; only gaps are closed.
@@ -292,9 +301,10 @@ class TwoStage(Quiet):
         here = assignment != ABSENT
         closed[here] = np.unique(assignment[here], return_inverse=True)[1]
         server = reassigned(server, closed, round)
-        streak = server.memory.get(STREAK, np.zeros(server.num_clients, dtype=np.int64))
-        fresh = np.where(server.assignment_round == round, 0, streak)
-        return _with_memory(server, STREAK, fresh)
+        for stage, key in STREAKS.items():
+            fresh = np.where(server.assignment_round == round, 0, _streak(server, stage))
+            server = _with_memory(server, key, fresh)
+        return server
 
     def _placed(
         self, outputs: Pairs, assignment: np.ndarray, waits: np.ndarray
@@ -332,6 +342,10 @@ def _proposed_again(
     new = old.copy()
     new[tested] = labels
     return _with_memory(server, PROPOSED, new), bool(agreement >= AGREEMENT)
+
+
+def _streak(server: ServerState, stage: int) -> np.ndarray:
+    return server.memory.get(STREAKS[stage], np.zeros(server.num_clients, dtype=np.int64))
 
 
 def _standing(server: ServerState) -> np.ndarray:

@@ -15,6 +15,7 @@ from fedtsd.clustering.similarity import (
     check_distances,
     cosine_distance,
     cosines_of,
+    directions_in,
     js_divergence,
     label_divergence,
 )
@@ -159,14 +160,16 @@ def test_label_divergence_by_hand():
 
 
 def test_centred_cosines_by_hand():
-    # Mean row (3, 4): centred rows are (1, 0), (-1, 0), (0, 2), (0, -2), (0, 0).
-    updates = np.array([[4, 4], [2, 4], [3, 6], [3, 2], [3, 4]], dtype=np.float32)
+    # Directions (1, 0), (1, 0), (-.6, .8), (-.6, -.8), (.2, 0) / .2, whose mean is (.36, 0).
+    updates = np.array([[4, 0], [1, 0], [-3, 4], [-6, -8], [0.2, 0]])
+    near = (0.96 * 0.96 - 0.8 * 0.8) / (0.96 * 0.96 + 0.8 * 0.8)
+    far = -0.96 / np.hypot(0.96, 0.8)
     expected = [
-        [1, -1, 0, 0, 0],
-        [-1, 1, 0, 0, 0],
-        [0, 0, 1, -1, 0],
-        [0, 0, -1, 1, 0],
-        [0, 0, 0, 0, 1],
+        [1, 1, far, far, 1],
+        [1, 1, far, far, 1],
+        [far, far, 1, near, far],
+        [far, far, near, 1, far],
+        [1, 1, far, far, 1],
     ]
     np.testing.assert_allclose(centred_cosines(updates), expected, atol=1e-15)
 
@@ -178,12 +181,13 @@ def test_equal_updates_have_no_direction(clients):
     np.testing.assert_array_equal(centred_cosines(np.tile(row, (clients, 1))), np.eye(clients))
 
 
-@given(st.integers(2, 8), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@given(st.integers(2, 8), st.integers(2, 40), st.integers(0, 2**32 - 1))
 def test_centred_cosines_equal_a_plain_loop(clients, parameters, seed):
     rng = np.random.default_rng(seed)
-    updates = 100 + rng.standard_normal((clients, parameters))  # one large direction in common
+    updates = 3 + rng.standard_normal((clients, parameters))  # one large direction in common
     cosines = centred_cosines(updates)
-    centred = updates - updates.mean(axis=0)
+    directions = [row / np.linalg.norm(row) for row in updates]
+    centred = directions - np.mean(directions, axis=0)
     for i in range(clients):
         for j in range(clients):
             norms = np.linalg.norm(centred[i]) * np.linalg.norm(centred[j])
@@ -205,7 +209,7 @@ def test_centred_cosines_add_up_over_blocks(monkeypatch):
 
 def test_cosines_to_landmarks_are_part_of_the_whole():
     updates = np.random.default_rng(5).standard_normal((9, 40)).astype(np.float32)
-    updates[3] = updates.mean(axis=0)  # nearly without direction
+    updates[3] = 0  # without direction
     chosen = np.array([1, 3, 8])
     part = centred_cosines(updates, chosen)
     np.testing.assert_allclose(part, centred_cosines(updates)[:, chosen], atol=1e-12)
@@ -218,7 +222,22 @@ def test_updates_come_tensor_by_tensor():
     whole = np.array([np.concatenate([part.ravel() for part in row]) for row in rows])
     blocks = list(blocks_of(rows))
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), whole)
-    np.testing.assert_allclose(cosines_of(iter(blocks), 4), centred_cosines(whole), atol=1e-15)
+    moved = directions_in(rows, [np.zeros((3, 2)), np.zeros(5)])
+    np.testing.assert_allclose(cosines_of(moved, 4), centred_cosines(whole), atol=1e-15)
+
+
+def test_how_far_a_client_moved_does_not_matter_but_where_from_does():
+    rng = np.random.default_rng(7)
+    sent = rng.standard_normal(30)
+    moves = rng.standard_normal((6, 30))
+    near = sent + moves * np.array([1, 10, 0.1, 3, 0.5, 0])[:, None]
+    far = 2 + sent + moves * np.array([1, 1, 1, 1, 1, 0])[:, None]
+
+    def cosines(models, sent):
+        return cosines_of(directions_in([[row] for row in models], [sent]), len(models))
+
+    np.testing.assert_allclose(cosines(near, sent), cosines(far, 2 + sent), atol=1e-12)
+    assert np.abs(cosines(near, sent) - cosines(near, 2 + sent)).max() > 0.1
 
 
 def test_centred_cosines_refuse_nonsense():

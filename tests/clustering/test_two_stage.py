@@ -118,6 +118,27 @@ def test_updates_wait_for_round_five() -> None:
     assert not rounds(server(10, updates=cosines), [3, 4]).decisions
 
 
+def test_updates_split_while_outputs_say_nothing() -> None:
+    """Stage 1 is tested in the same rounds and fails in each: no reason against stage 2."""
+    groups = np.repeat([0, 1], 5)
+    cosines = grouped(groups, 0.8, -0.7)
+    np.fill_diagonal(cosines, 1)
+    state = rounds(server(10, outputs=grouped(groups, 0.3, 0.3), updates=cosines), [5])
+    assert [(d.stage, d.passed) for d in state.decisions] == [(1, False), (2, True)]
+    assert rounds(state, [6]).assignment.tolist() == groups.tolist()
+
+
+def test_a_round_of_each_stage_is_no_confirmation() -> None:
+    groups = np.repeat([0, 1], 5)
+    cosines = grouped(groups, 0.8, -0.7)
+    np.fill_diagonal(cosines, 1)
+    state = rounds(server(10, outputs=grouped(groups, 0.3, 0.3), updates=cosines), [5])
+    only_outputs = holding(state, outputs=grouped(groups, 0.05, 0.8), updates=np.eye(10))
+    state = rounds(only_outputs, [6])
+    assert [(d.stage, d.passed) for d in state.decisions] == [(1, True), (2, False)]
+    assert len(state.centres) == 1
+
+
 def test_stage_two_splits_inside_a_cluster_and_leaves_the_others() -> None:
     outer = np.repeat([0, 1], [10, 4])
     inner = np.repeat([0, 1, 2], [5, 5, 4])
