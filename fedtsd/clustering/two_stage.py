@@ -71,7 +71,8 @@ class TwoStage(Quiet):
     A split needs `confirmations` passing rounds in a row of its stage. Stage 1 passes when the
     Hopkins test is significant and the silhouette reaches `stage1_silhouette`; stage 2 when the
     silhouette reaches `stage2_silhouette` or the test is significant with a value of at least
-    `hopkins_threshold`. Neither passes where groups tell who trains much from who trains little.
+    `hopkins_threshold`. Neither passes where groups tell who trains much from who trains little, or
+    where there are none, but one client or several alone beside the others.
     After stage 1, members farther than `eject_above` from their mates (mean divergence) go to one
     residual cluster. Clusters below `min_clients` are never split: the test has no power there.
     Where the server compared clients with landmarks only, these are tested and split; the others
@@ -183,6 +184,7 @@ class TwoStage(Quiet):
         passed = (
             result.p_value < self.significance
             and proposal.silhouette >= self.stage1_silhouette
+            and _has_groups(proposal.labels)
             and not follows_work(proposal.labels, work_of(server)[measured], rng)
         )
         server, confirmed = self._confirm(server, 1, server.members(0), passed)
@@ -271,18 +273,21 @@ class TwoStage(Quiet):
     ) -> tuple[ServerState, bool]:
         """Return whether a proposal is good enough for this round, and the state that knows it."""
         significant = result.p_value < self.significance
-        explained = follows_work(proposal.labels, work_of(server)[seen.clients], rng)
+        labels = proposal.labels
+        possible = _has_groups(labels) and not follows_work(
+            labels, work_of(server)[seen.clients], rng
+        )
         if seen.visits is None:
             sharp = significant and result.value >= self.hopkins_threshold
             clear = sharp or proposal.silhouette >= self.stage2_silhouette
-            return server, bool(clear and not explained)
-        server, again = _proposed_again(server, seen.clients, proposal.labels)
+            return server, bool(clear and possible)
+        server, again = _proposed_again(server, seen.clients, labels)
         passed = (
             again
             and significant
             and proposal.silhouette >= self.signature_silhouette
-            and not explained
-            and not follows_visits(proposal.labels, seen.visits, rng)
+            and possible
+            and not follows_visits(labels, seen.visits, rng)
         )
         return server, bool(passed)
 
@@ -342,6 +347,12 @@ def _proposed_again(
     new = old.copy()
     new[tested] = labels
     return _with_memory(server, PROPOSED, new), bool(agreement >= AGREEMENT)
+
+
+def _has_groups(labels: np.ndarray) -> bool:
+    """Return whether two groups have two members: small data make one client odd at times."""
+    sizes = np.sort(np.bincount(labels))
+    return len(sizes) > 1 and bool(sizes[-2] > 1)
 
 
 def _streak(server: ServerState, stage: int) -> np.ndarray:
