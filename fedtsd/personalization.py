@@ -130,16 +130,17 @@ class Adaptive:
     """The number of last layers kept follows how far a client's outputs are from its cluster's.
 
     p_i = min(L - 1, floor(L J'_i^power + 1/2)) with J'_i = max(0, M_i - noise_floor) / (1 -
-    noise_floor), where M_i is the mean Jensen-Shannon divergence to the client's cluster mates. It
-    is chosen once, after round `start_round` or when the share `coverage` of clients has been
-    compared with a mate, and again only for clusters that change; M holds only rounds in which
-    everything was still shared (see `Similarity`).
+    noise_floor), where M_i is the mean Jensen-Shannon divergence to the client's cluster mates; and
+    `at_most` so many, if that is a number. It is chosen once, after round `start_round` or when the
+    share `coverage` of clients has been compared with a mate, and again only for clusters that
+    change; M holds only rounds in which everything was still shared (see `Similarity`).
     """
 
     start_round: int
     coverage: float
     noise_floor: float
     power: float
+    at_most: int | None
 
     uses_outputs: ClassVar[bool] = True
     separates: ClassVar[bool] = False
@@ -156,6 +157,8 @@ class Adaptive:
             raise ValueError(f"coverage: must be in (0, 1], got {self.coverage}")
         if self.power <= 0:
             raise ValueError(f"power: must be above 0, got {self.power}")
+        if self.at_most is not None and self.at_most < 1:
+            raise ValueError(f"at_most: must be at least 1, or null, got {self.at_most}")
 
     def check(self, layers: Sequence[Layer]) -> None:
         """Fit any model: at least one layer stays shared."""
@@ -164,7 +167,7 @@ class Adaptive:
         return np.zeros((num_clients, len(layers)), dtype=bool)
 
     def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
-        return np.arange(len(layers)) > 0
+        return np.asarray(last_layers(np.array([self._most(len(layers))]), len(layers))[0])
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
         now = due(server, round, self.start_round, self.coverage, server.personal_round)
@@ -183,7 +186,10 @@ class Adaptive:
     def num_layers(self, divergence: np.ndarray, num_layers: int) -> np.ndarray:
         """Map mean divergences [N] in 0..1 to numbers of personal layers [N] in 0..L-1."""
         wanted = num_layers * excess(divergence, self.noise_floor) ** self.power
-        return np.minimum(num_layers - 1, np.floor(wanted + 0.5)).astype(np.int64)
+        return np.minimum(self._most(num_layers), np.floor(wanted + 0.5)).astype(np.int64)
+
+    def _most(self, num_layers: int) -> int:
+        return min(num_layers - 1, num_layers if self.at_most is None else self.at_most)
 
 
 def excess(divergence: np.ndarray, noise_floor: float) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Statistics of pairs in `ServerState.memory`, as `Pairs` stores them:
 OUTPUTS: Jensen-Shannon divergence of the clients' outputs on public samples, in 0..1.
-OUTPUTS_BEFORE: the same as it stood while clients shared one whole model; only for reports.
+FREQUENCIES: of their mean outputs, how often each says which class; label skew shows there.
+OUTPUTS_BEFORE: OUTPUTS as it stood while clients shared one whole model; only for reports.
 OUTPUTS_AFTER: the last round's divergence, personal layers included; only for reports.
 UPDATES: cosine of the directions of their updates, less the mean direction in their cluster.
 SIGNATURES: the same for pairs that never met, where not all clients train in every round.
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 OUTPUTS = "similarity.outputs"
 OUTPUTS_ROUND = "similarity.outputs_round"
+FREQUENCIES = "similarity.frequencies"
 OUTPUTS_BEFORE = "similarity.outputs_before"
 OUTPUTS_AFTER = "similarity.outputs_after"
 UPDATES = "similarity.updates"
@@ -123,7 +125,7 @@ class Similarity:
     def measure_outputs(
         self, server: ServerState, request: Request, reply: Reply, public: torch.Tensor, pool: int
     ) -> ServerState:
-        """Bring OUTPUTS up to date with the outputs [C, B, Y] of this round.
+        """Bring OUTPUTS and FREQUENCIES up to date with the outputs [C, B, Y] of this round.
 
         A pair counts while both clients share every layer and neither has a prior of its own:
         whatever is private makes outputs differ. A pair never measured before is taken anyway.
@@ -134,14 +136,18 @@ class Similarity:
         clients, outputs = np.array(list(told)), torch.stack(list(told.values()))
         landmarks = self._landmarks(clients, server.num_clients)
         divergence, per_sample = js_divergence(outputs.numpy(), landmarks)
+        of_means, _ = js_divergence(outputs.numpy().mean(axis=1, keepdims=True), landmarks)
         columns = clients if landmarks is None else clients[landmarks]
         now = Pairs.measured(server.num_clients, clients, columns, divergence)
         old = pairs_of(server, OUTPUTS)
         shares_all = np.zeros(server.num_clients, dtype=bool)
         alike = [row.client for row in request.rows if not row.personal and not row.prior]
         shares_all[alike] = True
-        new = now.only(now.among(shares_all) | ~now.known_to(old))
+        counts = now.among(shares_all) | ~now.known_to(old)
+        new = now.only(counts)
         mixed = old.mixed(new, self.output_memory)
+        means = Pairs.measured(server.num_clients, clients, columns, of_means).only(counts)
+        frequencies = pairs_of(server, FREQUENCIES).mixed(means, self.output_memory)
         total = server.memory.get(PUBLIC_SUM, np.zeros(pool)).copy()
         count = server.memory.get(PUBLIC_COUNT, np.zeros(pool)).copy()
         total[public.numpy()] += per_sample
@@ -149,6 +155,7 @@ class Similarity:
         memory = {
             **server.memory,
             **mixed.stored(OUTPUTS),
+            **frequencies.stored(FREQUENCIES),
             **now.stored(OUTPUTS_AFTER),
             PUBLIC_SUM: total,
             PUBLIC_COUNT: count,

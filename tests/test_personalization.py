@@ -20,7 +20,7 @@ from fedtsd.similarity import OUTPUTS
 from tests.needs import fit, small
 from tests.runs import run_toy, table
 
-ADAPTIVE = Adaptive(start_round=4, coverage=0.9, noise_floor=0.15, power=1.0)
+ADAPTIVE = Adaptive(start_round=4, coverage=0.9, noise_floor=0.15, power=1.0, at_most=None)
 
 
 def plain(count: int) -> tuple[Layer, ...]:
@@ -65,6 +65,16 @@ def test_more_personal_layers_than_layers_is_refused(policy) -> None:
 )
 def test_number_of_layers_follows_the_divergence(divergence: float, layers: int) -> None:
     assert ADAPTIVE.num_layers(np.array([divergence]), 5).tolist() == [layers]
+
+
+def test_never_more_than_at_most() -> None:
+    few = dataclasses.replace(ADAPTIVE, at_most=2)
+    divergences = np.array([0.0, 0.24, 0.5, 0.9, 1.0])
+    assert few.num_layers(divergences, 5).tolist() == [0, 1, 2, 2, 2]
+    assert few.num_layers(divergences, 2).tolist() == [0, 0, 1, 1, 1]  # one stays shared
+    assert few.may_keep(plain(4)).tolist() == [False, False, True, True]
+    with pytest.raises(ValueError, match="at_most: must be at least 1, or null, got 0"):
+        dataclasses.replace(ADAPTIVE, at_most=0)
 
 
 def test_chosen_once_at_the_start_round() -> None:

@@ -13,6 +13,7 @@ from fedtsd.messages import ClientReply, ClientRequest, Reply, Request, Train
 from fedtsd.records import write_similarity
 from fedtsd.server import ServerState, start_state
 from fedtsd.similarity import (
+    FREQUENCIES,
     LANDMARKS,
     OUTPUTS,
     OUTPUTS_AFTER,
@@ -25,6 +26,7 @@ from fedtsd.similarity import (
     forget_updates,
     pairs_of,
     signatures_of,
+    work_of,
 )
 
 POLICY = Similarity(
@@ -51,6 +53,17 @@ def measure(state, rows, round, personal=()):
 
 def matrix(state, name):
     return pairs_of(state, name).block(np.arange(state.num_clients))
+
+
+def test_frequencies_are_those_of_mean_outputs() -> None:
+    # Clients 0 and 1 say each class as often, of other samples; client 2 says the first alone.
+    state = measure(server(3), {0: [A, B], 1: [B, A], 2: [A, A]}, 2)
+    assert matrix(state, OUTPUTS)[0].tolist() == pytest.approx([0, 1, 0.5])
+    half = 1.5 - 0.75 * np.log2(3)  # JS of (1/2, 1/2) and (1, 0)
+    assert matrix(state, FREQUENCIES)[0].tolist() == pytest.approx([0, 0, half])
+    # A running mean over rounds like that of the outputs.
+    state = measure(state, {0: [A, B], 1: [A, A], 2: [A, A]}, 3)
+    assert matrix(state, FREQUENCIES)[0].tolist() == pytest.approx([0, half / 2, half])
 
 
 def test_round_one_is_not_read() -> None:
@@ -291,6 +304,16 @@ def sent_back(state: ServerState, clients: list[int], round: int, seed: int = 0)
     got = tuple(ClientReply(c, model, 1) for c, model in models.items())
     request = Request(round, Train((), None, None), state.centres, sent)
     return POLICY.measure_updates(state, request, Reply(round, got))
+
+
+def test_how_much_each_client_trained_last_is_kept() -> None:
+    state = server(4)
+    for round, clients in ((2, [0, 1, 3]), (3, [1, 3])):
+        sent = tuple(ClientRequest(c, 0, frozenset()) for c in clients)
+        got = tuple(ClientReply(c, {}, 10, num_samples=100 * round + c) for c in clients)
+        request = Request(round, Train((), None, None), state.centres, sent)
+        state = POLICY.measure_updates(state, request, Reply(round, got))
+    assert work_of(state).tolist() == [200, 301, 0, 303]
 
 
 def test_signatures_are_kept_where_some_are_absent_and_only_there() -> None:

@@ -29,6 +29,7 @@ from fedtsd.messages import Probe, Reply
 from fedtsd.minimum import minimum_of
 from fedtsd.server import ABSENT, Decision, ServerState, joined, reassigned, without_empty
 from fedtsd.similarity import (
+    FREQUENCIES,
     LANDMARKS,
     OUTPUTS,
     OUTPUTS_ROUND,
@@ -75,6 +76,8 @@ class TwoStage(Quiet):
     where there are none, but one client or several alone beside the others.
     After stage 1, members farther than `eject_above` from their mates (mean divergence) go to one
     residual cluster. Clusters below `min_clients` are never split: the test has no power there.
+    Stage 1 passes over groups whose divergence is one of class frequencies by more than the share
+    `stage1_frequencies`: a prior, if clients have one, explains that without taking clients apart.
     Where the server compared clients with landmarks only, these are tested and split; the others
     follow to the nearest of the new clusters.
 
@@ -97,6 +100,7 @@ class TwoStage(Quiet):
     confirmations: int
     significance: float
     stage1_silhouette: float
+    stage1_frequencies: float
     stage2_silhouette: float
     signature_silhouette: float
     hopkins_threshold: float
@@ -119,7 +123,14 @@ class TwoStage(Quiet):
             raise ValueError(f"min_clients: must be at least 4, got {self.min_clients}")
         if self.max_clusters < 2:
             raise ValueError(f"max_clusters: must be at least 2, got {self.max_clusters}")
-        for name in ("significance", "hopkins_threshold", "eject_above", "coverage", "moves_below"):
+        shares = (
+            "significance",
+            "hopkins_threshold",
+            "stage1_frequencies",
+            "eject_above",
+            "coverage",
+        )
+        for name in (*shares, "moves_below"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must be in (0, 1], got {getattr(self, name)}")
         for name in ("stage1_silhouette", "stage2_silhouette", "signature_silhouette"):
@@ -185,6 +196,7 @@ class TwoStage(Quiet):
             result.p_value < self.significance
             and proposal.silhouette >= self.stage1_silhouette
             and _has_groups(proposal.labels)
+            and self._differ_in_more(server, measured, proposal.labels, divergence)
             and not follows_work(proposal.labels, work_of(server)[measured], rng)
         )
         server, confirmed = self._confirm(server, 1, server.members(0), passed)
@@ -208,6 +220,15 @@ class TwoStage(Quiet):
         if waits.any():
             server = _with_memory(server, STANDING, np.where(waits, WAITING, SETTLED))
         return self._regroup(server, assignment, round)
+
+    def _differ_in_more(
+        self, server: ServerState, clients: np.ndarray, labels: np.ndarray, divergence: np.ndarray
+    ) -> bool:
+        """Return whether groups of C clients differ in more than class frequencies."""
+        apart = labels[:, None] != labels
+        frequencies = pairs_of(server, FREQUENCIES).block(clients)
+        most = self.stage1_frequencies * divergence[apart].sum()
+        return self.stage1_frequencies == 1 or bool(frequencies[apart].sum() <= most)
 
     def _stage_two(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         assignment, standing = server.assignment.copy(), _standing(server).copy()

@@ -17,15 +17,17 @@ from fedtsd.loading import load_federation
 from fedtsd.messages import ClientReply, Probe, Reply
 from fedtsd.server import reassigned, start_state
 from fedtsd.similarity import (
+    FREQUENCIES,
     LANDMARKS,
     OUTPUTS,
     OUTPUTS_ROUND,
     SIGNATURES,
     UPDATES,
+    WORK,
     pairs_of,
     signatures_of,
 )
-from tests.runs import run_toy
+from tests.runs import run_toy, table
 
 POLICY: TwoStage = check(composed(["method=fedtsdp"])).clustering
 
@@ -137,6 +139,53 @@ def test_a_round_of_each_stage_is_no_confirmation() -> None:
     state = rounds(only_outputs, [6])
     assert [(d.stage, d.passed) for d in state.decisions] == [(1, True), (2, False)]
     assert len(state.centres) == 1
+
+
+@pytest.mark.parametrize("first", [3, 5])
+def test_groups_of_large_and_small_clients_are_not_split(first: int) -> None:
+    """Outputs in round 3, updates in round 5 say the same; only the clients' sizes differ."""
+    groups = np.repeat([0, 1], 6)
+    cosines = grouped(groups, 0.8, -0.7)
+    np.fill_diagonal(cosines, 1)
+    if first == 3:
+        state = server(12, outputs=grouped(groups, 0.05, 0.8))
+    else:
+        state = server(12, updates=cosines)
+
+    def after(work: np.ndarray) -> list[int]:
+        known = dataclasses.replace(state, memory={**state.memory, WORK: work})
+        return rounds(known, [first, first + 1]).assignment.tolist()
+
+    assert after(np.where(groups == 0, 100, 1000) + np.arange(12)) == [0] * 12
+    assert after(np.tile([100, 1000, 400], 4)) == groups.tolist()
+    assert after(np.full(12, 600)) == groups.tolist()
+
+
+def test_groups_by_class_frequencies_are_the_priors_if_it_is_there() -> None:
+    groups = np.repeat([0, 1], 6)
+    beside_prior = dataclasses.replace(POLICY, stage1_frequencies=0.6)
+    state = server(12, outputs=grouped(groups, 0.05, 0.8))
+
+    def after(policy: TwoStage, frequencies: float) -> list[int]:
+        of_means = Pairs.of(grouped(groups, 0.01, frequencies)).stored(FREQUENCIES)
+        known = dataclasses.replace(state, memory={**state.memory, **of_means})
+        return rounds(known, [3, 4], policy=policy).assignment.tolist()
+
+    assert after(beside_prior, 0.7) == [0] * 12  # label skew
+    assert after(beside_prior, 0.2) == groups.tolist()  # other inputs, or other names
+    assert after(POLICY, 0.79) == groups.tolist()
+
+
+@pytest.mark.parametrize("first", [3, 5])
+def test_one_client_alone_is_no_group(first: int) -> None:
+    groups = np.array([0] * 9 + [1])
+    cosines = grouped(groups, 0.8, -0.7)
+    np.fill_diagonal(cosines, 1)
+    matrices = {"outputs": grouped(groups, 0.05, 0.8)} if first == 3 else {"updates": cosines}
+    state = rounds(server(10, **matrices), [first, first + 1, first + 2])
+    assert len(state.centres) == 1
+    assert not state.decisions[0].passed
+    assert state.decisions[0].silhouette > 0.5  # as clear as can be, were it a group
 
 
 def test_stage_two_splits_inside_a_cluster_and_leaves_the_others() -> None:
@@ -276,6 +325,7 @@ def test_updates_of_landmarks_split_all_members() -> None:
         ({"min_clients": 3}, "min_clients: must be at least 4"),
         ({"significance": 0.0}, "significance: must be in"),
         ({"stage1_silhouette": 2.0}, "stage1_silhouette: must be in"),
+        ({"stage1_frequencies": 0.0}, "stage1_frequencies: must be in"),
     ],
 )
 def test_settings_are_checked(change, message) -> None:
@@ -449,3 +499,26 @@ def test_a_run_with_small_cohorts_finds_planted_groups(config, tmp_path) -> None
     run_toy(cfg, load_federation(cfg), tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["agreement_with_planted_groups"]["adjusted_rand_index"] > 0.8
+
+
+def unequal(config, *overrides: str):
+    """A run with clients of 11 to 240 training samples."""
+    return config(
+        "method=fedtsdp", "dataset=digits", "partition=iid", "partition.num_clients=16",
+        "sizes=lognormal", "partition.sizes.sigma=1.2", "partition.min_size=20", "rounds=8",
+        "eval_every=8", "similarity.public_batch=50", "training.lr=0.05", "training.epochs=3",
+        *overrides,
+    )  # fmt: skip
+
+
+def test_a_run_with_unequal_clients_finds_planted_groups(config, tmp_path) -> None:
+    cfg = unequal(config, "shift=permuted_labels", "shift.num_groups=2", "seed=3")
+    run_toy(cfg, load_federation(cfg), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["agreement_with_planted_groups"]["adjusted_rand_index"] == 1
+
+
+def test_a_run_with_unequal_clients_of_one_law_keeps_one_cluster(config, tmp_path) -> None:
+    cfg = unequal(config, "seed=2")
+    run_toy(cfg, load_federation(cfg), tmp_path)
+    assert (table(tmp_path, "assignments")["cluster"] == 0).all()
