@@ -1,4 +1,4 @@
-"""What groups clients that is not their data: when they came, and how much they trained.
+"""What groups clients that is no structure in their data: when they came, how much they trained.
 
 Labels of a proposal are held against it; more agreement than chance has means no structure.
 
@@ -7,6 +7,8 @@ Shapes: C clients.
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedtsd.clustering.similarity import Matrix
 
 Labels = NDArray[np.integer]
 
@@ -46,3 +48,19 @@ def follows_work(labels: Labels, work: Labels, rng: np.random.Generator) -> bool
     between = ((inside @ centred) ** 2).sum()
     by_chance = rng.permuted(np.tile(centred, (999, 1)), axis=1)
     return bool(between > np.quantile(((by_chance @ inside.T) ** 2).sum(axis=1), 0.99))
+
+
+def has_groups(labels: Labels) -> bool:
+    """Return whether two groups have two members: small data make one client odd at times."""
+    sizes = np.sort(np.bincount(labels))
+    return len(sizes) > 1 and bool(sizes[-2] > 1)
+
+
+def share_of(labels: Labels, divergence: Matrix, part: Matrix) -> float:
+    """Return what `part` [C, C] has of the `divergence` [C, C] between groups, 0 to 1.
+
+    0 where there is none.
+    """
+    apart = labels[:, None] != labels
+    whole = divergence[apart].sum()
+    return min(1.0, float(part[apart].sum() / whole)) if whole > 0 else 0.0

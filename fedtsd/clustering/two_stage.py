@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedtsd.clustering.artefacts import follows_visits, follows_work
+from fedtsd.clustering.artefacts import follows_visits, follows_work, has_groups, share_of
 from fedtsd.clustering.hopkins import Hopkins, HopkinsResult
 from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.policy import Question, Quiet
@@ -192,11 +192,13 @@ class TwoStage(Quiet):
         divergence = outputs.block(measured)
         distance = np.sqrt(divergence)
         proposal, result = self.examine(distance, rng)
+        frequencies = pairs_of(server, FREQUENCIES).block(measured)
+        told = proposal.labels, divergence, frequencies
         passed = (
             result.p_value < self.significance
             and proposal.silhouette >= self.stage1_silhouette
-            and _has_groups(proposal.labels)
-            and self._differ_in_more(server, measured, proposal.labels, divergence)
+            and has_groups(proposal.labels)
+            and share_of(*told) <= self.stage1_frequencies
             and not follows_work(proposal.labels, work_of(server)[measured], rng)
         )
         server, confirmed = self._confirm(server, 1, server.members(0), passed)
@@ -220,15 +222,6 @@ class TwoStage(Quiet):
         if waits.any():
             server = _with_memory(server, STANDING, np.where(waits, WAITING, SETTLED))
         return self._regroup(server, assignment, round)
-
-    def _differ_in_more(
-        self, server: ServerState, clients: np.ndarray, labels: np.ndarray, divergence: np.ndarray
-    ) -> bool:
-        """Return whether groups of C clients differ in more than class frequencies."""
-        apart = labels[:, None] != labels
-        frequencies = pairs_of(server, FREQUENCIES).block(clients)
-        most = self.stage1_frequencies * divergence[apart].sum()
-        return self.stage1_frequencies == 1 or bool(frequencies[apart].sum() <= most)
 
     def _stage_two(self, server: ServerState, round: int, rng: np.random.Generator) -> ServerState:
         assignment, standing = server.assignment.copy(), _standing(server).copy()
@@ -295,7 +288,7 @@ class TwoStage(Quiet):
         """Return whether a proposal is good enough for this round, and the state that knows it."""
         significant = result.p_value < self.significance
         labels = proposal.labels
-        possible = _has_groups(labels) and not follows_work(
+        possible = has_groups(labels) and not follows_work(
             labels, work_of(server)[seen.clients], rng
         )
         if seen.visits is None:
@@ -368,12 +361,6 @@ def _proposed_again(
     new = old.copy()
     new[tested] = labels
     return _with_memory(server, PROPOSED, new), bool(agreement >= AGREEMENT)
-
-
-def _has_groups(labels: np.ndarray) -> bool:
-    """Return whether two groups have two members: small data make one client odd at times."""
-    sizes = np.sort(np.bincount(labels))
-    return len(sizes) > 1 and bool(sizes[-2] > 1)
 
 
 def _streak(server: ServerState, stage: int) -> np.ndarray:

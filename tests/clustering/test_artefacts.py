@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtsd.clustering.artefacts import follows_visits, follows_work
+from fedtsd.clustering.artefacts import follows_visits, follows_work, has_groups, share_of
 
 
 def test_groups_of_clients_that_came_together_follow_visits() -> None:
@@ -52,3 +53,20 @@ def test_neither_order_nor_unit_matters(order: list[int], labels: np.ndarray) ->
     asked = follows_work(labels, WORK, np.random.default_rng(0))
     again = follows_work(labels[order], 7 * WORK[order], np.random.default_rng(1))
     assert asked == again
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([0, 0, 0], False), ([0, 0, 1], False), ([0, 1, 2], False), ([0, 0, 1, 1, 2], True)],
+)
+def test_two_groups_need_two_members_each(labels: list[int], expected: bool) -> None:
+    assert has_groups(np.array(labels)) == expected
+
+
+def test_the_share_counts_pairs_of_different_groups_alone() -> None:
+    labels = np.array([0, 0, 1])
+    divergence = np.array([[0, 0.9, 0.4], [0.9, 0, 0.6], [0.4, 0.6, 0]])
+    part = np.array([[0, 0.8, 0.1], [0.8, 0, 0.2], [0.1, 0.2, 0]])
+    assert share_of(labels, divergence, part) == pytest.approx(0.3)
+    assert share_of(np.zeros(3, dtype=int), divergence, part) == 0
+    assert share_of(labels, np.zeros((3, 3)), np.zeros((3, 3))) == 0
