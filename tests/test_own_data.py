@@ -85,7 +85,9 @@ def test_sites_that_disagree_about_a_value_are_told_apart(outputs) -> None:
         "dataset=arrays", "dataset.path=values.npz", "dataset.task=regression", "partition=by_site",
         "model.hidden=[16]", "rounds=12", "method=fedtsdp",
     )  # fmt: skip
-    final = table(outputs / "run", "assignments").query("round == 12").set_index("client")["cluster"]
+    final = (
+        table(outputs / "run", "assignments").query("round == 12").set_index("client")["cluster"]
+    )
     for cluster in final.unique():
         assert len({client % 2 for client in final.index[final == cluster]}) == 1
     assert final.nunique() >= 2

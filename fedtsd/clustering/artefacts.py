@@ -50,12 +50,6 @@ def follows_work(labels: Labels, work: Labels, rng: np.random.Generator) -> bool
     return bool(between > np.quantile(((by_chance @ inside.T) ** 2).sum(axis=1), 0.99))
 
 
-def has_groups(labels: Labels) -> bool:
-    """Return whether two groups have two members: small data make one client odd at times."""
-    sizes = np.sort(np.bincount(labels))
-    return len(sizes) > 1 and bool(sizes[-2] > 1)
-
-
 def share_of(labels: Labels, divergence: Matrix, part: Matrix) -> float:
     """Return what `part` [C, C] has of the `divergence` [C, C] between groups, 0 to 1.
 
@@ -64,3 +58,12 @@ def share_of(labels: Labels, divergence: Matrix, part: Matrix) -> float:
     apart = labels[:, None] != labels
     whole = divergence[apart].sum()
     return min(1.0, float(part[apart].sum() / whole)) if whole > 0 else 0.0
+
+
+def may_be_structure(labels: Labels, work: Labels, rng: np.random.Generator) -> bool:
+    """Return whether two groups have two members, and the groups do not follow work [C].
+
+    One client alone is no group: small data make one odd at times.
+    """
+    sizes = np.sort(np.bincount(labels))
+    return len(sizes) > 1 and bool(sizes[-2] > 1) and not follows_work(labels, work, rng)

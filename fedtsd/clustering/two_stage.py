@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedtsd.clustering.artefacts import follows_visits, follows_work, has_groups, share_of
+from fedtsd.clustering.artefacts import follows_visits, may_be_structure, share_of
 from fedtsd.clustering.hopkins import Hopkins, HopkinsResult
 from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.policy import Question, Quiet
@@ -123,14 +123,10 @@ class TwoStage(Quiet):
             raise ValueError(f"min_clients: must be at least 4, got {self.min_clients}")
         if self.max_clusters < 2:
             raise ValueError(f"max_clusters: must be at least 2, got {self.max_clusters}")
-        shares = (
-            "significance",
-            "hopkins_threshold",
-            "stage1_frequencies",
-            "eject_above",
-            "coverage",
-        )
-        for name in (*shares, "moves_below"):
+        for name in (
+            "significance", "hopkins_threshold", "stage1_frequencies",
+            "eject_above", "coverage", "moves_below",
+        ):  # fmt: skip
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must be in (0, 1], got {getattr(self, name)}")
         for name in ("stage1_silhouette", "stage2_silhouette", "signature_silhouette"):
@@ -197,9 +193,8 @@ class TwoStage(Quiet):
         passed = (
             result.p_value < self.significance
             and proposal.silhouette >= self.stage1_silhouette
-            and has_groups(proposal.labels)
             and share_of(*told) <= self.stage1_frequencies
-            and not follows_work(proposal.labels, work_of(server)[measured], rng)
+            and may_be_structure(proposal.labels, work_of(server)[measured], rng)
         )
         server, confirmed = self._confirm(server, 1, server.members(0), passed)
         labels = self.cleaned(proposal.labels, divergence)
@@ -288,9 +283,7 @@ class TwoStage(Quiet):
         """Return whether a proposal is good enough for this round, and the state that knows it."""
         significant = result.p_value < self.significance
         labels = proposal.labels
-        possible = has_groups(labels) and not follows_work(
-            labels, work_of(server)[seen.clients], rng
-        )
+        possible = may_be_structure(labels, work_of(server)[seen.clients], rng)
         if seen.visits is None:
             sharp = significant and result.value >= self.hopkins_threshold
             clear = sharp or proposal.silhouette >= self.stage2_silhouette

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtsd.clustering.artefacts import follows_visits, follows_work, has_groups, share_of
+from fedtsd.clustering.artefacts import (
+    follows_visits,
+    follows_work,
+    may_be_structure,
+    share_of,
+)
 
 
 def test_groups_of_clients_that_came_together_follow_visits() -> None:
@@ -60,7 +65,14 @@ def test_neither_order_nor_unit_matters(order: list[int], labels: np.ndarray) ->
     [([0, 0, 0], False), ([0, 0, 1], False), ([0, 1, 2], False), ([0, 0, 1, 1, 2], True)],
 )
 def test_two_groups_need_two_members_each(labels: list[int], expected: bool) -> None:
-    assert has_groups(np.array(labels)) == expected
+    equal = np.full(len(labels), 600)
+    assert may_be_structure(np.array(labels), equal, np.random.default_rng(0)) == expected
+
+
+def test_groups_that_follow_work_are_no_structure() -> None:
+    large = (WORK > 500).astype(int)
+    assert not may_be_structure(large, WORK, np.random.default_rng(0))
+    assert may_be_structure(np.arange(16) % 4, WORK, np.random.default_rng(0))
 
 
 def test_the_share_counts_pairs_of_different_groups_alone() -> None:
