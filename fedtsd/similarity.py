@@ -25,7 +25,7 @@ import torch
 
 from fedtsd.clustering.pairs import Pairs
 from fedtsd.clustering.signatures import Signatures
-from fedtsd.clustering.similarity import cosines_of, directions_in, js_divergence
+from fedtsd.clustering.similarity import cosines_of, js_divergence
 from fedtsd.messages import ClientReply, Reply, Request
 from fedtsd.seeding import numpy_rng
 from fedtsd.server import ServerState, Tensors
@@ -204,8 +204,7 @@ class Similarity:
         clients = np.array([row.client for row in rows])
         landmarks = self._landmarks(clients, server.num_clients)
         models = [[row.tensors[name].numpy() for name in sent] for row in rows]
-        blocks = directions_in(models, [tensor.numpy() for tensor in sent.values()])
-        cosines = cosines_of(blocks, len(rows), landmarks)
+        cosines = cosines_of(models, [tensor.numpy() for tensor in sent.values()], landmarks)
         columns = clients if landmarks is None else clients[landmarks]
         new = Pairs.measured(server.num_clients, clients, columns, cosines)
         return self._noted(server, clients, landmarks), new

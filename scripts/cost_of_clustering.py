@@ -24,7 +24,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from fedtsd.clustering.hopkins import Hopkins
-from fedtsd.clustering.similarity import cosines_of, directions_in, js_divergence
+from fedtsd.clustering.similarity import cosines_of, js_divergence
 from fedtsd.clustering.split import propose
 from fedtsd.compose import check, composed
 from fedtsd.config import Config
@@ -132,7 +132,7 @@ def updates(parameters: int) -> Callable[[int, bool], Callable[[], int]]:
     def prepared(clients: int, exact: bool) -> Callable[[], int]:
         rows, landmarks = updates_of(clients, parameters), chosen(clients, exact)
         models, sent = [[row] for row in rows], [np.zeros(parameters)]
-        return lambda: bool(len(cosines_of(directions_in(models, sent), clients, landmarks)))
+        return lambda: bool(len(cosines_of(models, sent, landmarks)))
 
     return prepared
 

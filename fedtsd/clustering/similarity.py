@@ -16,8 +16,8 @@ Positions = NDArray[np.integer]
 
 # Numbers held by one temporary block: .5 MB of float64, so that two fit into a core's cache.
 _BLOCK = 2**16
-# Below this share of the longest row, a centred row is rounding error and has no direction.
-NO_DIRECTION = 1e-12
+# What is left of a unit vector without the mean one has no direction if it is shorter: rounding.
+NO_DIRECTION = 1e-6
 
 
 def js_divergence(outputs: Floats, landmarks: Positions | None = None) -> tuple[Matrix, Matrix]:
@@ -55,37 +55,6 @@ def label_divergence(counts: Floats | NDArray[np.integer]) -> Matrix:
     return js_divergence(np.asarray(counts, dtype=np.float64)[:, None, :])[0]
 
 
-def centred_cosines(updates: Floats, landmarks: Positions | None = None) -> Matrix:
-    """Cosines [C, C] of the directions of `updates` [C, D] after their mean is taken off.
-
-    A row whose direction equals the mean has none of its own: its cosine is 0 with all others, 1
-    with itself. With `landmarks`, positions [M] of rows, only the cosines with these: [C, M].
-    """
-    if updates.ndim != 2 or updates.shape[0] == 0:
-        raise ValueError(f"updates must have shape [C, D] with C >= 1, got {updates.shape}")
-    blocks = directions_in([[row] for row in updates], [np.zeros(updates.shape[1])])
-    return cosines_of(blocks, len(updates), landmarks)
-
-
-def directions_in(models: Sequence[Sequence[Floats]], sent: Sequence[Floats]) -> Iterator[Matrix]:
-    """What C models moved from `sent`, as unit vectors, in blocks [C, d] of their columns.
-
-    How far a client moved says how much it trained, and the longest would rule the mean. Who did
-    not move has no direction: 0.
-    """
-
-    def updates() -> Iterator[Matrix]:
-        for block in blocks_of([sent, *models]):
-            yield block[1:] - block[0]
-
-    squares = np.zeros(len(models))
-    for block in updates():
-        squares += np.einsum("cd,cd->c", block, block)
-    unit = np.divide(1, np.sqrt(squares), out=np.zeros(len(models)), where=squares > 0)
-    for block in updates():
-        yield block * unit[:, None]
-
-
 def blocks_of(rows: Iterable[Iterable[Floats]]) -> Iterator[Matrix]:
     """Matrices [C, d], d by d columns, whose C rows are the concatenated arrays of each row."""
     for parts in zip(*rows, strict=True):
@@ -97,35 +66,45 @@ def blocks_of(rows: Iterable[Iterable[Floats]]) -> Iterator[Matrix]:
 
 
 def cosines_of(
-    blocks: Iterable[Matrix], clients: int, landmarks: Positions | None = None
+    models: Sequence[Sequence[Floats]],
+    sent: Sequence[Floats],
+    landmarks: Positions | None = None,
 ) -> Matrix:
-    """Cosines [C, C] or [C, M] of the rows of a matrix after their mean row is taken off.
+    """Cosines [C, C] between the directions in which C models moved from `sent`, less their mean.
 
-    It comes in blocks [C, d] of its columns, which are changed in place.
+    By direction, as how far a client moved says how much it trained, and the longest would rule the
+    mean. Who did not move has none: 0. One that equals the mean has a cosine of 0 with all others,
+    1 with itself. With `landmarks`, positions [M] of models, each is compared with these alone, and
+    theirs is the mean: [C, M].
     """
-    chosen = np.arange(clients) if landmarks is None else landmarks
-    products = np.zeros((clients, len(chosen)))
-    raw, squares = np.zeros(clients), np.zeros(clients)
-    for block in blocks:
-        raw += np.einsum("cd,cd->c", block, block)
-        # Centred before the product: centring the products instead would lose small differences.
-        block -= block.mean(axis=0)
-        if landmarks is None:
-            products += block @ block.T
-        else:
-            products += block @ block[landmarks].T
-            squares += np.einsum("cd,cd->c", block, block)
-    if landmarks is None:
-        products = (products + products.T) / 2
-        squares = products.diagonal()
+    chosen = np.arange(len(models)) if landmarks is None else landmarks
+    products, squares = np.zeros((len(models), len(chosen))), np.zeros(len(models))
+    for block in blocks_of([sent, *models]):
+        moves = block[1:]
+        moves -= block[0]
+        products += moves @ (moves if landmarks is None else moves[landmarks]).T
+        squares += np.einsum("cd,cd->c", moves, moves)
     if not np.isfinite(squares).all():
         raise ValueError("updates must be finite, got NaN or infinity")
-    norm = np.sqrt(squares)
-    directed = norm > NO_DIRECTION * np.sqrt(raw.max())
-    unit = np.divide(1, norm, out=np.zeros(clients), where=directed)
+    if landmarks is None:
+        products = (products + products.T) / 2
+    # Models are large, so they are read once: lengths and mean are taken off the products. That
+    # loses what is smaller than `NO_DIRECTION`, and so does the float32 of the models.
+    unit = _unit(squares)
+    products *= np.outer(unit, unit[chosen])
+    to_mean = products.mean(axis=1)
+    of_mean = to_mean[chosen].mean()
+    products -= np.add.outer(to_mean, to_mean[chosen]) - of_mean
+    left = np.where(squares > 0, 1.0, 0.0) - 2 * to_mean + of_mean
+    unit = _unit(np.where(left > NO_DIRECTION**2, left, 0.0))
     cosines: Matrix = np.clip(products * np.outer(unit, unit[chosen]), -1, 1)
     cosines[chosen, np.arange(len(chosen))] = 1
     return cosines
+
+
+def _unit(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What makes vectors with these squared lengths [C] unit ones; 0 for those without length."""
+    return np.divide(1, np.sqrt(squares), out=np.zeros(len(squares)), where=squares > 0)
 
 
 def cosine_distance(cosines: Matrix) -> Matrix:

@@ -11,11 +11,9 @@ from fedtsd.clustering import similarity
 from fedtsd.clustering.similarity import (
     blocks_of,
     canonical_order,
-    centred_cosines,
     check_distances,
     cosine_distance,
     cosines_of,
-    directions_in,
     js_divergence,
     label_divergence,
 )
@@ -159,7 +157,12 @@ def test_label_divergence_by_hand():
     np.testing.assert_allclose(divergence, [[0, near, 1], [near, 0, near], [1, near, 0]])
 
 
-def test_centred_cosines_by_hand():
+def cosines_from_zero(updates, landmarks=None):
+    """The cosines of models that moved by `updates` [C, D] from a model of zeros."""
+    return cosines_of([[row] for row in updates], [np.zeros(updates.shape[1])], landmarks)
+
+
+def test_cosines_by_hand():
     # Directions (1, 0), (1, 0), (-.6, .8), (-.6, -.8), (.2, 0) / .2, whose mean is (.36, 0).
     updates = np.array([[4, 0], [1, 0], [-3, 4], [-6, -8], [0.2, 0]])
     near = (0.96 * 0.96 - 0.8 * 0.8) / (0.96 * 0.96 + 0.8 * 0.8)
@@ -171,21 +174,21 @@ def test_centred_cosines_by_hand():
         [far, far, near, 1, far],
         [1, 1, far, far, 1],
     ]
-    np.testing.assert_allclose(centred_cosines(updates), expected, atol=1e-15)
+    np.testing.assert_allclose(cosines_from_zero(updates), expected, atol=1e-15)
 
 
 @pytest.mark.parametrize("clients", [1, 3, 7])
 def test_equal_updates_have_no_direction(clients):
     # The mean of equal rows is off by rounding; normalising that would invent directions.
     row = np.random.default_rng(3).standard_normal(50)
-    np.testing.assert_array_equal(centred_cosines(np.tile(row, (clients, 1))), np.eye(clients))
+    np.testing.assert_array_equal(cosines_from_zero(np.tile(row, (clients, 1))), np.eye(clients))
 
 
 @given(st.integers(2, 8), st.integers(2, 40), st.integers(0, 2**32 - 1))
-def test_centred_cosines_equal_a_plain_loop(clients, parameters, seed):
+def test_cosines_equal_a_plain_loop(clients, parameters, seed):
     rng = np.random.default_rng(seed)
     updates = 3 + rng.standard_normal((clients, parameters))  # one large direction in common
-    cosines = centred_cosines(updates)
+    cosines = cosines_from_zero(updates)
     directions = [row / np.linalg.norm(row) for row in updates]
     centred = directions - np.mean(directions, axis=0)
     for i in range(clients):
@@ -196,23 +199,43 @@ def test_centred_cosines_equal_a_plain_loop(clients, parameters, seed):
     assert (cosines.diagonal() == 1).all()
     assert np.abs(cosines).max() <= 1
     order = rng.permutation(clients)
-    permuted = centred_cosines(updates[order])
+    permuted = cosines_from_zero(updates[order])
     np.testing.assert_allclose(permuted, cosines[np.ix_(order, order)], atol=1e-9)
 
 
-def test_centred_cosines_add_up_over_blocks(monkeypatch):
+@pytest.mark.parametrize("apart", [1e-1, 1e-3, 1e-5])
+def test_small_differences_between_like_updates_are_seen(apart):
+    # Groups of rows that differ from what all have in common by this share of its length.
+    rng = np.random.default_rng(8)
+    ways = rng.standard_normal((3, 400))
+    updates = rng.standard_normal(400) + apart * ways[[0, 0, 1, 1, 2, 2]]
+    updates += 0.1 * apart * rng.standard_normal((6, 400))
+    cosines = cosines_from_zero(updates)
+    directions = updates / np.linalg.norm(updates, axis=1, keepdims=True)
+    centred = directions - directions.mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    np.testing.assert_allclose(cosines, unit @ unit.T, atol=1e-15 / apart**2)
+    assert cosines[[0, 2, 4], [1, 3, 5]].min() > 0.9
+
+
+def test_cosines_add_up_over_blocks(monkeypatch):
     updates = np.random.default_rng(4).standard_normal((5, 333)).astype(np.float32)
-    whole = centred_cosines(updates)
+    whole = cosines_from_zero(updates)
     monkeypatch.setattr(similarity, "_BLOCK", 2)  # 6 parameters a block
-    np.testing.assert_allclose(centred_cosines(updates), whole, atol=1e-13)
+    np.testing.assert_allclose(cosines_from_zero(updates), whole, atol=1e-13)
 
 
-def test_cosines_to_landmarks_are_part_of_the_whole():
+def test_landmarks_are_what_everybody_is_compared_with():
     updates = np.random.default_rng(5).standard_normal((9, 40)).astype(np.float32)
-    updates[3] = 0  # without direction
+    updates[3] = 0  # did not move: the way from the mean to 0 is what is left of it
     chosen = np.array([1, 3, 8])
-    part = centred_cosines(updates, chosen)
-    np.testing.assert_allclose(part, centred_cosines(updates)[:, chosen], atol=1e-12)
+    part = cosines_from_zero(updates, chosen)
+    length = np.linalg.norm(updates, axis=1, keepdims=True)
+    directions = updates / np.where(length > 0, length, 1)
+    centred = directions - directions[chosen].mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    np.testing.assert_allclose(part, unit @ unit[chosen].T, atol=1e-6)
+    np.testing.assert_allclose(part[chosen], cosines_from_zero(updates[chosen]), atol=1e-12)
     assert (part[chosen, [0, 1, 2]] == 1).all()
 
 
@@ -222,8 +245,8 @@ def test_updates_come_tensor_by_tensor():
     whole = np.array([np.concatenate([part.ravel() for part in row]) for row in rows])
     blocks = list(blocks_of(rows))
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), whole)
-    moved = directions_in(rows, [np.zeros((3, 2)), np.zeros(5)])
-    np.testing.assert_allclose(cosines_of(moved, 4), centred_cosines(whole), atol=1e-15)
+    cosines = cosines_of(rows, [np.zeros((3, 2)), np.zeros(5)])
+    np.testing.assert_allclose(cosines, cosines_from_zero(whole), atol=1e-15)
 
 
 def test_how_far_a_client_moved_does_not_matter_but_where_from_does():
@@ -234,17 +257,15 @@ def test_how_far_a_client_moved_does_not_matter_but_where_from_does():
     far = 2 + sent + moves * np.array([1, 1, 1, 1, 1, 0])[:, None]
 
     def cosines(models, sent):
-        return cosines_of(directions_in([[row] for row in models], [sent]), len(models))
+        return cosines_of([[row] for row in models], [sent])
 
     np.testing.assert_allclose(cosines(near, sent), cosines(far, 2 + sent), atol=1e-12)
     assert np.abs(cosines(near, sent) - cosines(near, 2 + sent)).max() > 0.1
 
 
-def test_centred_cosines_refuse_nonsense():
+def test_cosines_refuse_nonsense():
     with pytest.raises(ValueError, match="finite"):
-        centred_cosines(np.array([[1.0, np.nan], [0.0, 1.0]]))
-    with pytest.raises(ValueError, match="shape"):
-        centred_cosines(np.ones(3))
+        cosines_from_zero(np.array([[1.0, np.nan], [0.0, 1.0]]))
 
 
 def test_cosine_distance_by_hand():

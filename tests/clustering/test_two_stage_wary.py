@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
-from fedtsd.clustering.similarity import centred_cosines, cosine_distance
+from fedtsd.clustering.similarity import cosine_distance, cosines_of
 from fedtsd.clustering.split import Proposal
 from fedtsd.clustering.two_stage import TwoStage
 from fedtsd.clustering.two_stage_wary import WaryTwoStage, accompanied, between, copies
@@ -25,7 +25,7 @@ COPIES = np.array([0, 0, 0, 0, 0, *range(1, 16)])
 def alike(seed: int, size: int = 200) -> np.ndarray:
     """Cosines of updates of 20 clients without any structure, but that four are copies."""
     updates = 1 + np.random.default_rng(seed).standard_normal((16, size))
-    return centred_cosines(updates[COPIES])
+    return cosines_of([[row] for row in updates[COPIES]], [np.zeros(size)])
 
 
 def in_groups(seed: int, size: int = 200) -> tuple[np.ndarray, np.ndarray]:
