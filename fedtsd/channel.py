@@ -16,6 +16,7 @@ from fedtsd.messages import (
     ClientRequest,
     Describe,
     Engine,
+    Halve,
     Incident,
     Probe,
     Reply,
@@ -26,6 +27,7 @@ from fedtsd.messages import (
 from fedtsd.refusal import (
     flaw_of_losses,
     flaw_of_model,
+    flaw_of_noise,
     flaw_of_outputs,
     flaw_of_subspace,
     flaw_of_weight,
@@ -154,11 +156,15 @@ class Channel:
             return "outputs on public samples were not as asked for"
         if (row.subspace is None) != (not isinstance(task, Describe)):
             return "directions of the data were not as asked for"
+        if (row.noise is None) != (not isinstance(task, Halve)):
+            return "a divergence of two models was not as asked for"
         flaw = flaw_of_losses(row.losses, len(request.models) if isinstance(task, Probe) else 0)
         if row.outputs is not None and public is not None:
             flaw = flaw or flaw_of_outputs(row.outputs, (len(public), self._num_classes))
         if row.subspace is not None and isinstance(task, Describe):
             flaw = flaw or flaw_of_subspace(row.subspace, task.vectors)
+        if row.noise is not None:
+            flaw = flaw or flaw_of_noise(row.noise)
         return flaw
 
     def _sums(

@@ -19,7 +19,14 @@ from fedtsd.models import Layer, layers_of, tensors_of
 from fedtsd.prior import NoPrior
 from fedtsd.schema import unknown
 from fedtsd.server import start_state
-from fedtsd.traffic import SENT_LOSSES, SENT_OUTPUTS, SENT_PUBLIC, SENT_SUBSPACE, SENT_SUMS
+from fedtsd.traffic import (
+    SENT_LOSSES,
+    SENT_NOISE,
+    SENT_OUTPUTS,
+    SENT_PUBLIC,
+    SENT_SUBSPACE,
+    SENT_SUMS,
+)
 
 ALL_MODELS = "the models of all clusters"
 NOT_KNOWN = "of a client not known yet when clusters are made"
@@ -84,6 +91,8 @@ def contract_of(config: Config) -> Contract:
     if config.reads_outputs:
         up.append(SENT_OUTPUTS)
         down.append(SENT_PUBLIC)
+    if config.personalization.measures_noise or config.prior.measures_noise:
+        up.append(SENT_NOISE)
     # Two clients stand for any: what is asked does not depend on who they are. There are two
     # clusters, as some ask only when there is something to choose.
     server = start_state(tensors, np.zeros((2, len(layers)), dtype=bool))

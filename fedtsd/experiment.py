@@ -16,9 +16,20 @@ from fedtsd.aggregation import sums_in
 from fedtsd.channel import Channel
 from fedtsd.config import Config
 from fedtsd.errors import ProtocolError
-from fedtsd.messages import ClientRequest, Engine, Evaluate, Probe, Reply, Request, Task, Train
+from fedtsd.messages import (
+    ClientRequest,
+    Engine,
+    Evaluate,
+    Halve,
+    Probe,
+    Reply,
+    Request,
+    Task,
+    Train,
+)
 from fedtsd.minimum import released
 from fedtsd.models import Layer
+from fedtsd.noise_floor import told
 from fedtsd.observer import Observer
 from fedtsd.records import Evaluated, write_replies, write_round
 from fedtsd.run_folder import RunFolder
@@ -86,8 +97,10 @@ class Experiment:
             started = time.perf_counter()
             before = server
             server = self.admit(server, r)
-            consulted, holders = self.consult(server, self.cohort(server, r), r)
-            request = self.train_request(consulted, r, holders)
+            cohort = self.cohort(server, r)
+            server, halved = self.gauge(server, cohort, r)
+            consulted, probed = self.consult(server, cohort, r)
+            request = self.train_request(consulted, r, halved | probed)
             reply = self.channel.exchange(request)  # clients work here
             if enough := self.enough(server, reply):  # else the server learns nothing
                 server = self.measure(consulted, request, reply)
@@ -174,6 +187,20 @@ class Experiment:
             raise ProtocolError(f"round {reply.round}, client {first.client}: {first.reason}")
         return True
 
+    def gauge(
+        self, server: ServerState, clients: np.ndarray, round: int
+    ) -> tuple[ServerState, frozenset[int]]:
+        """Let these clients measure the noise floor, if a policy needs it in this round.
+
+        Return also who has been sent its model for that.
+        """
+        policies = self.config.personalization, self.config.prior
+        if not any(policy.lacks_noise_floor(server, round) for policy in policies):
+            return server, frozenset()
+        task = Halve(self.config.training.phases, self.public_samples(server, round))
+        reply = self.channel.exchange(self.request(server, round, task, clients))
+        return told(server, reply), frozenset(clients.tolist())
+
     def consult(
         self, server: ServerState, clients: np.ndarray, round: int, look: bool = False
     ) -> tuple[ServerState, frozenset[int]]:
@@ -199,7 +226,7 @@ class Experiment:
     ) -> Request:
         """Choose the cohort and the public samples of a round.
 
-        holders: the clients that have the models of all clusters already.
+        holders: the clients that have their model already.
         """
         cfg = self.config
         cohort = self.cohort(server, round)
@@ -207,8 +234,7 @@ class Experiment:
         if cfg.reads_outputs:
             if round < self.rounds:  # after the last round reports show how all clients ended
                 tellers = cfg.similarity.tellers(server, round)
-            rng = numpy_rng(cfg.seed, "public samples", round)
-            public = cfg.similarity.choose_public(server, self.num_public, rng)
+            public = self.public_samples(server, round)
         # Sums lose who sent what: they do where no policy asks for that.
         clustering = cfg.clustering
         sighted = cfg.reads_outputs or clustering.uses_updates or clustering.reads_models
@@ -218,6 +244,11 @@ class Experiment:
         request = self.request(server, round, task, cohort, tellers)
         rows = tuple(dataclasses.replace(row, holds=row.client in holders) for row in request.rows)
         return dataclasses.replace(request, rows=rows)
+
+    def public_samples(self, server: ServerState, round: int) -> Tensor:
+        """Choose the public samples of a round, indices [B]."""
+        rng = numpy_rng(self.config.seed, "public samples", round)
+        return self.config.similarity.choose_public(server, self.num_public, rng)
 
     def evaluate_request(self, server: ServerState, round: int, clients: np.ndarray) -> Request:
         """Ask clients how the model does that they would receive next."""

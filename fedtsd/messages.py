@@ -37,7 +37,8 @@ class ClientRequest:
     personal: the tensors that stay with the client: it is not sent them, and keeps its own.
     tells: whether it sends its outputs, where the task asks for outputs.
     prior: whether its network adds the log prior of its own labels to the logits.
-    holds: whether it has its model already, from a probe in the same round: nothing is sent again.
+    holds: whether it has its model already, from a question in the same round: nothing is sent
+    again.
     """
 
     client: int
@@ -97,7 +98,19 @@ class Describe:
     vectors: int
 
 
-Task = Train | Evaluate | Probe | Describe
+@dataclass(frozen=True)
+class Halve:
+    """Train in these phases on either half of your samples; send how unlike both models answer.
+
+    That is the mean Jensen-Shannon divergence of their outputs on these public samples (indices
+    [B]). Neither model is kept.
+    """
+
+    phases: tuple[Phase, ...]
+    public: Tensor
+
+
+Task = Train | Evaluate | Probe | Describe | Halve
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,7 @@ class ClientReply:
     probabilities [B, NUM_BINS] (`fedtsd.training`).
     losses: of each model of a probe.
     subspace: float32 [D, v], orthonormal columns, the answer to `Describe`; D features.
+    noise: in 0..1, the answer to `Halve`.
     flaw: why its model is not in the sum, said by whoever adds up (`fedtsd.refusal`).
     """
 
@@ -167,6 +181,7 @@ class ClientReply:
     evaluations: tuple[Evaluation, ...] = ()
     losses: tuple[float, ...] = ()
     subspace: Tensor | None = None
+    noise: float | None = None
     flaw: str | None = None
 
 

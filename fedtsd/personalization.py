@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from fedtsd.models import Layer
+from fedtsd.noise_floor import check_noise_floor, noise_floor_of
 from fedtsd.server import ServerState
 from fedtsd.similarity import OUTPUTS, due, pairs_of
 
@@ -36,6 +37,15 @@ class Personalization(Protocol):
         """Return which layers may ever be personal, bool [L]: clients store just these."""
         ...
 
+    @property
+    def measures_noise(self) -> bool:
+        """Whether it has clients measure the noise floor (`fedtsd.noise_floor`)."""
+        ...
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        """Return whether a choice is due after this round, and the noise floor not measured yet."""
+        ...
+
     def adapt(self, server: ServerState, round: int) -> ServerState:
         """Choose again after a training round."""
         ...
@@ -47,12 +57,16 @@ class _Fixed:
 
     uses_outputs: ClassVar[bool] = False
     separates: ClassVar[bool] = False
+    measures_noise: ClassVar[bool] = False
 
     def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
         raise TypeError(f"{type(self).__name__} does not say which layers are personal")
 
     def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
         return np.asarray(self.start(1, layers)[0])
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        return False
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
         return server
@@ -133,12 +147,13 @@ class Adaptive:
     noise_floor), where M_i is the mean Jensen-Shannon divergence to the client's cluster mates; and
     `at_most` so many, if that is a number. It is chosen once, after round `start_round` or when the
     share `coverage` of clients has been compared with a mate, and again only for clusters that
-    change; M holds only rounds in which everything was still shared (see `Similarity`).
+    change; M holds only rounds in which everything was still shared (see `Similarity`). Without a
+    noise floor it is measured, once, before the first choice (`fedtsd.noise_floor`).
     """
 
     start_round: int
     coverage: float
-    noise_floor: float
+    noise_floor: float | None
     power: float
     at_most: int | None
 
@@ -151,8 +166,7 @@ class Adaptive:
                 "start_round: must be at least 2, as outputs of round 1 are not read, "
                 f"got {self.start_round}"
             )
-        if not 0 <= self.noise_floor < 1:
-            raise ValueError(f"noise_floor: must be in [0, 1), got {self.noise_floor}")
+        check_noise_floor(self.noise_floor)
         if not 0 < self.coverage <= 1:
             raise ValueError(f"coverage: must be in (0, 1], got {self.coverage}")
         if self.power <= 0:
@@ -169,13 +183,22 @@ class Adaptive:
     def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
         return np.asarray(last_layers(np.array([self._most(len(layers))]), len(layers))[0])
 
+    @property
+    def measures_noise(self) -> bool:
+        return self.noise_floor is None
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        unknown = noise_floor_of(server, self.noise_floor) is None
+        return unknown and bool(self._due(server, round).any())
+
     def adapt(self, server: ServerState, round: int) -> ServerState:
-        now = due(server, round, self.start_round, self.coverage, server.personal_round)
-        if not now.any():
+        now = self._due(server, round)
+        floor = noise_floor_of(server, self.noise_floor)
+        if not now.any() or floor is None:
             return server
         num_layers = server.personal.shape[1]
         divergence = pairs_of(server, OUTPUTS).mean_to_mates(server.assignment)
-        chosen = self.num_layers(divergence, num_layers)
+        chosen = self.num_layers(excess(divergence, floor), num_layers)
         personal = np.where(now[:, None], last_layers(chosen, num_layers), server.personal)
         return dataclasses.replace(
             server,
@@ -183,9 +206,12 @@ class Adaptive:
             personal_round=np.where(now, round, server.personal_round),
         )
 
-    def num_layers(self, divergence: np.ndarray, num_layers: int) -> np.ndarray:
-        """Map mean divergences [N] in 0..1 to numbers of personal layers [N] in 0..L-1."""
-        wanted = num_layers * excess(divergence, self.noise_floor) ** self.power
+    def _due(self, server: ServerState, round: int) -> np.ndarray:
+        return due(server, round, self.start_round, self.coverage, server.personal_round)
+
+    def num_layers(self, above: np.ndarray, num_layers: int) -> np.ndarray:
+        """Map J' [N], what is above the floor in 0..1, to numbers of layers [N] in 0..L-1."""
+        wanted = num_layers * above**self.power
         return np.minimum(self._most(num_layers), np.floor(wanted + 0.5)).astype(np.int64)
 
     def _most(self, num_layers: int) -> int:

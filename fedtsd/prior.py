@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from fedtsd.noise_floor import check_noise_floor, noise_floor_of
 from fedtsd.personalization import excess
 from fedtsd.server import ServerState
 from fedtsd.similarity import OUTPUTS, due, pairs_of
@@ -32,35 +33,47 @@ class Prior(Protocol):
         """Return who has one from the first round on, bool [N]."""
         ...
 
+    @property
+    def measures_noise(self) -> bool:
+        """Whether it has clients measure the noise floor (`fedtsd.noise_floor`)."""
+        ...
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        """Return whether a choice is due after this round, and the noise floor not measured yet."""
+        ...
+
     def adapt(self, server: ServerState, round: int) -> ServerState:
         """Choose again after a training round."""
         ...
 
 
-@dataclass(frozen=True)
-class NoPrior:
-    """Nobody has one; the network is what it would be without this policy."""
+class _Fixed:
+    """The same for all clients and rounds."""
 
     uses_outputs: ClassVar[bool] = False
+    measures_noise: ClassVar[bool] = False
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        return False
+
+    def adapt(self, server: ServerState, round: int) -> ServerState:
+        return server
+
+
+@dataclass(frozen=True)
+class NoPrior(_Fixed):
+    """Nobody has one; the network is what it would be without this policy."""
 
     def start(self, num_clients: int) -> np.ndarray:
         return np.zeros(num_clients, dtype=bool)
 
-    def adapt(self, server: ServerState, round: int) -> ServerState:
-        return server
-
 
 @dataclass(frozen=True)
-class Everybody:
+class Everybody(_Fixed):
     """Everybody has one, from the first round on."""
-
-    uses_outputs: ClassVar[bool] = False
 
     def start(self, num_clients: int) -> np.ndarray:
         return np.ones(num_clients, dtype=bool)
-
-    def adapt(self, server: ServerState, round: int) -> ServerState:
-        return server
 
 
 @dataclass(frozen=True)
@@ -69,12 +82,13 @@ class Skewed:
 
     Far: J'_i = max(0, M_i - noise_floor) / (1 - noise_floor) is above `above`, where M_i is the
     mean divergence to the mates. Chosen when personal layers are (`personalization.Adaptive`), from
-    the same numbers: once, and again for clusters that change.
+    the same numbers: once, and again for clusters that change. Without a noise floor it is
+    measured, once for both (`fedtsd.noise_floor`).
     """
 
     start_round: int
     coverage: float
-    noise_floor: float
+    noise_floor: float | None
     above: float
 
     uses_outputs: ClassVar[bool] = True
@@ -84,19 +98,35 @@ class Skewed:
             raise ValueError(f"start_round: must be at least 2, got {self.start_round}")
         if not 0 < self.coverage <= 1:
             raise ValueError(f"coverage: must be in (0, 1], got {self.coverage}")
-        for name in ("noise_floor", "above"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be in [0, 1), got {getattr(self, name)}")
+        check_noise_floor(self.noise_floor)
+        if not 0 <= self.above < 1:
+            raise ValueError(f"above: must be in [0, 1), got {self.above}")
 
     def start(self, num_clients: int) -> np.ndarray:
         return np.zeros(num_clients, dtype=bool)
 
+    @property
+    def measures_noise(self) -> bool:
+        return self.noise_floor is None
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        unknown = noise_floor_of(server, self.noise_floor) is None
+        return unknown and bool(self._due(server, round, _last_choice(server)).any())
+
     def adapt(self, server: ServerState, round: int) -> ServerState:
-        last = server.memory.get(CHOSEN, np.zeros(server.num_clients, dtype=np.int64))
-        now = due(server, round, self.start_round, self.coverage, last)
-        if not now.any():
+        last = _last_choice(server)
+        now = self._due(server, round, last)
+        floor = noise_floor_of(server, self.noise_floor)
+        if not now.any() or floor is None:
             return server
         divergence = pairs_of(server, OUTPUTS).mean_to_mates(server.assignment)
-        chosen = excess(divergence, self.noise_floor) > self.above
+        chosen = excess(divergence, floor) > self.above
         memory = {**server.memory, CHOSEN: np.where(now, round, last)}
         return dataclasses.replace(server, prior=np.where(now, chosen, server.prior), memory=memory)
+
+    def _due(self, server: ServerState, round: int, last: np.ndarray) -> np.ndarray:
+        return due(server, round, self.start_round, self.coverage, last)
+
+
+def _last_choice(server: ServerState) -> np.ndarray:
+    return server.memory.get(CHOSEN, np.zeros(server.num_clients, dtype=np.int64))

@@ -85,6 +85,12 @@ def _example_level(config: "Config", layers: Sequence[Layer]) -> Iterator[str]:
             f"cohort.join_round: who joins tells losses on its training data, {because}; must be "
             f"null, or set clustering=one, got {config.cohort.join_round}"
         )
+    for name in ("personalization", "prior"):
+        if getattr(config, name).measures_noise:
+            yield (
+                f"{name}.noise_floor: is measured with models that are trained without noise, "
+                f"{because}; must be a number in [0, 1), got null"
+            )
     if not isinstance(config.prior, NoPrior):
         yield (
             "prior._target_: a log prior puts the law of a client's labels into every gradient, "

@@ -67,6 +67,11 @@ def flaw_of_losses(losses: tuple[float, ...], expected: int) -> str | None:
     return f"{expected} finite losses were asked for, got {losses}"
 
 
+def flaw_of_noise(noise: float) -> str | None:
+    """Say what is wrong with the divergence of two models."""
+    return None if 0 <= noise <= 1 else f"a divergence must be in 0 to 1, got {noise}"
+
+
 def flaw_of_subspace(subspace: Tensor, most: int) -> str | None:
     """Say what is wrong with directions [D, v], v up to `most`: orthonormal columns."""
     if subspace.ndim != 2 or subspace.dtype != torch.float32 or subspace.shape[1] > most:

@@ -15,6 +15,7 @@ from fedtsd.data.skew import skew_of
 from fedtsd.messages import INCIDENTS, Reply
 from fedtsd.minimum import in_words
 from fedtsd.models import Layer
+from fedtsd.noise_floor import NOISE
 from fedtsd.server import ServerState
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def log_changes(before: ServerState, after: ServerState, round: int) -> None:
                 "round %d: clusters %s differ in their coding alone: averaged as one",
                 round, ", ".join(map(str, sorted(family))),
             )  # fmt: skip
+    if NOISE in after.memory and NOISE not in before.memory:
+        log.info("round %d: the noise floor is %.3f", round, after.memory[NOISE][0])
     was, now = before.personal.sum(axis=1), after.personal.sum(axis=1)
     if not np.array_equal(was, now):
         log.info("round %d: personal layers per client are now %s", round, now.tolist())

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedtsd.messages import ClientReply, ClientRequest, Describe, Probe, Reply, Request, Train
+from fedtsd.messages import (
+    ClientReply,
+    ClientRequest,
+    Describe,
+    Halve,
+    Probe,
+    Reply,
+    Request,
+    Train,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,8 @@ class ClientTraffic:
 class ItemTraffic:
     """One thing that crossed the door in a round.
 
-    item: the name of a tensor, SENT_OUTPUTS, SENT_PUBLIC, SENT_LOSSES, SENT_SUBSPACE, or SENT_SUMS.
+    item: the name of a tensor, SENT_OUTPUTS, SENT_PUBLIC, SENT_LOSSES, SENT_SUBSPACE, SENT_NOISE,
+    or SENT_SUMS.
     direction: `up` from clients to the server, or `down`.
     """
 
@@ -38,6 +48,7 @@ SENT_OUTPUTS = "outputs on public samples"
 SENT_PUBLIC = "numbers of public samples"
 SENT_LOSSES = "losses of the cluster models"
 SENT_SUBSPACE = "directions of the data"
+SENT_NOISE = "divergence between its halves"
 SENT_SUMS = "sums for standardisation"
 FLOAT_BYTES = 4
 
@@ -137,6 +148,8 @@ def _sent(shared: _SharedSizes, asked: ClientRequest, row: ClientReply) -> dict[
         sizes[SENT_SUBSPACE] = _num_bytes(row.subspace)
     if row.losses:
         sizes[SENT_LOSSES] = FLOAT_BYTES * len(row.losses)
+    if row.noise is not None:
+        sizes[SENT_NOISE] = FLOAT_BYTES
     return sizes
 
 
@@ -154,7 +167,10 @@ def _received(shared: _SharedSizes, asked: ClientRequest) -> dict[str, int]:
     if isinstance(request.task, Describe):
         return {}
     sizes = {} if asked.holds else dict(shared.of(asked))
-    if isinstance(request.task, Train) and (public := request.task.public_for(asked)) is not None:
+    public = request.task.public if isinstance(request.task, Halve) else None
+    if isinstance(request.task, Train):
+        public = request.task.public_for(asked)
+    if public is not None:
         sizes[SENT_PUBLIC] = _num_bytes(public)
     return sizes
 

@@ -12,6 +12,7 @@ from fedtsd.messages import (
     ClientRequest,
     Describe,
     Evaluate,
+    Halve,
     Incident,
     Probe,
     Reply,
@@ -133,6 +134,7 @@ NAN, INF = float("nan"), float("inf")
         (good(outputs=torch.full((3, 5), 0.2)), "outputs on public samples were not as asked"),
         (good(losses=(1.0,)), "0 finite losses were asked for"),
         (good(subspace=torch.eye(2)), "directions of the data were not as asked"),
+        (good(noise=0.1), "a divergence of two models was not as asked for"),
         (good(flaw="it lies"), "it lies"),
     ],
 )
@@ -210,7 +212,7 @@ def test_a_model_that_is_refused_must_not_be_in_the_sum() -> None:
         full.exchange(request(sums="samples"))
 
 
-def test_losses_and_directions_are_checked() -> None:
+def test_answers_to_questions_are_checked() -> None:
     def ask(task, row: ClientReply) -> str:
         asked = Request(3, task, ({"body": BODY, "head": HEAD},), request().rows)
         reply = Channel(Scripted(Reply(3, (row,))), SHAPES, num_classes=5).exchange(asked)
@@ -224,6 +226,11 @@ def test_losses_and_directions_are_checked() -> None:
     assert ask(Describe(2), dataclasses.replace(bare, subspace=torch.eye(4)[:, :2])) == ""
     for wrong in (torch.ones(4, 2), torch.eye(4), torch.eye(4)[0], torch.eye(4)[:, :2] * NAN):
         assert "directions" in ask(Describe(2), dataclasses.replace(bare, subspace=wrong))
+    halve = Halve((PHASE,), PUBLIC)
+    for noise in (0.0, 0.3, 1.0):
+        assert ask(halve, dataclasses.replace(bare, noise=noise)) == ""
+    for noise in (None, NAN, -0.1, 1.1):
+        assert "divergence" in ask(halve, dataclasses.replace(bare, noise=noise))
 
 
 def test_a_look_that_goes_wrong_is_a_defect_of_ours() -> None:

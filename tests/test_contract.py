@@ -113,6 +113,18 @@ def test_sums_for_standardisation_are_said_to_cross(capsys) -> None:
     assert not told("public")
 
 
+def test_who_measures_the_noise_floor_says_so(capsys) -> None:
+    def sent_up(*args: str) -> list[str]:
+        assert main(["methods", "fedtsdp_prior", *args]) == 0
+        told = capsys.readouterr().out.splitlines()
+        return [line for line in told if "divergence between its halves" in line]
+
+    for part in ("personalization", "prior"):
+        (line,) = sent_up(f"{part}.noise_floor=null")
+        assert line.split()[:2] == ["sent", "up"]
+    assert not sent_up()
+
+
 def test_who_tries_all_models_says_so(capsys) -> None:
     def told(*args: str) -> str:
         assert main(["methods", "fedtsdp", *args]) == 0

@@ -13,6 +13,7 @@ from fedtsd.personalization import (
     LastLayers,
     Normalisation,
     Nothing,
+    excess,
 )
 from fedtsd.run_folder import RunFolder
 from fedtsd.server import ServerState, start_state
@@ -64,7 +65,8 @@ def test_more_personal_layers_than_layers_is_refused(policy) -> None:
     ],
 )
 def test_number_of_layers_follows_the_divergence(divergence: float, layers: int) -> None:
-    assert ADAPTIVE.num_layers(np.array([divergence]), 5).tolist() == [layers]
+    above = excess(np.array([divergence]), 0.15)
+    assert ADAPTIVE.num_layers(above, 5).tolist() == [layers]
 
 
 def test_never_more_than_at_most() -> None:

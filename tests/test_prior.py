@@ -244,7 +244,7 @@ def test_stages_are_written_in_order_and_the_last_one_is_served(config, tmp_path
     ("change", "message"),
     [
         ({"start_round": 1}, "start_round: must be at least 2, got 1"),
-        ({"noise_floor": 1.0}, r"noise_floor: must be in \[0, 1\), got 1.0"),
+        ({"noise_floor": 1.0}, r"noise_floor: must be in \[0, 1\), or null to measure it, got 1.0"),
         ({"above": -0.1}, r"above: must be in \[0, 1\), got -0.1"),
     ],
 )

@@ -69,6 +69,11 @@ def test_client_level_allows_what_stays_with_a_client(overrides, config) -> None
         (("clustering=cfl", "cohort.newcomers=0.2", "cohort.join_round=3"), "cohort.join_round"),
         (("prior=everybody",), "prior._target_"),
         (("prior=skewed",), "prior._target_"),
+        (
+            ("personalization=adaptive", "personalization.noise_floor=null"),
+            "personalization.noise_floor",
+        ),
+        (("prior=skewed", "prior.noise_floor=null"), "prior.noise_floor"),
         (("dataset.standardise=moments",), "dataset.standardise"),
         (("dataset.standardise=site",), "dataset.standardise"),
         (BATCH, "model.norm"),

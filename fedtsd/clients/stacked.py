@@ -26,6 +26,7 @@ from fedtsd.messages import (
     ClientRequest,
     Describe,
     Evaluate,
+    Halve,
     Reply,
     Request,
     Task,
@@ -112,7 +113,7 @@ class StackedEngine:
         """Whether a task is done side by side."""
         if isinstance(task, Evaluate):
             return self._plain and not set(HEADED) & set(task.stages)
-        return self._plain and not isinstance(task, Describe)
+        return self._plain and not isinstance(task, Describe | Halve)
 
     def _one_by_one(self, request: Request) -> Reply:
         if self._reference is None:

@@ -16,6 +16,7 @@ from fedtsd.clients.log_prior import offset_of
 from fedtsd.clients.solvers.solver import Fit, Workbench
 from fedtsd.clients.store import ClientStore
 from fedtsd.clients.subspace import data_subspace
+from fedtsd.clustering.similarity import js_divergence
 from fedtsd.data.federation import Federation
 from fedtsd.data.holdings import ClientData, Split
 from fedtsd.messages import (
@@ -24,6 +25,7 @@ from fedtsd.messages import (
     Describe,
     Evaluate,
     Evaluation,
+    Halve,
     Request,
     Train,
 )
@@ -107,6 +109,25 @@ class Workplace:
         split, _ = self._training_data(request, row)
         return ClientReply(row.client, {}, len(split), subspace=data_subspace(split, task.vectors))
 
+    def halve(self, request: Request, task: Halve, row: ClientRequest) -> ClientReply:
+        """Let a client train on either half of its samples; nothing of it is kept."""
+        started = time.perf_counter()
+        split, role = self._training_data(request, row)
+        order = torch.randperm(
+            len(split), generator=torch_rng(self._side.seed, "halves", request.round, role)
+        )
+        chosen = self._data.public[task.public.to(self._data.public.device)]
+        outputs, num_samples = [], 0
+        for name, half in (("first half", order[::2]), ("second half", order[1::2])):
+            bench = self._bench(request, row, split, task.phases, name, role)
+            part = split.only(half) if len(half) else split  # one sample cannot be halved
+            num_samples += self._fit(part, bench.phases, row.personal, bench.rng)
+            outputs.append(local.public_outputs(self._forward, chosen, self._data.regression))
+        divergence, _ = js_divergence(torch.stack(outputs).numpy())
+        seconds = time.perf_counter() - started
+        noise = float(divergence[0, 1])
+        return ClientReply(row.client, {}, len(split), num_samples, seconds, noise=noise)
+
     def work(self, request: Request, row: ClientRequest) -> ClientReply:
         """Let a client do whatever task it is."""
         if isinstance(request.task, Train):
@@ -115,6 +136,8 @@ class Workplace:
             return self.evaluate(request, request.task, row)
         if isinstance(request.task, Describe):
             return self.describe(request, request.task, row)
+        if isinstance(request.task, Halve):
+            return self.halve(request, request.task, row)
         return self.probe(request, row)
 
     def _lies_of(self, row: ClientRequest) -> Attack | None:

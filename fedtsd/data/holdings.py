@@ -42,6 +42,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def only(self, chosen: Tensor) -> "Split":
+        """Return the samples with these indices [m]."""
+        chosen = chosen.to(self.labels.device)
+        return Split(self.inputs[chosen], self.labels[chosen], self.unit)
+
     def to(self, device: torch.device) -> "Split":
         """Return the split on a device."""
         return Split(self.inputs.to(device), self.labels.to(device), self.unit)

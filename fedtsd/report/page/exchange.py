@@ -17,6 +17,7 @@ OTHER_ITEMS = {
     "outputs on public samples": "outputs",
     "numbers of public samples": "numbers",
     "losses of the cluster models": "losses",
+    "divergence between its halves": "noise",
 }
 MOST_SPANS = 4
 

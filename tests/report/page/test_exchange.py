@@ -7,7 +7,7 @@ import pytest
 from fedtsd.report.page.exchange import Span, exchange
 from fedtsd.report.results import Results
 from fedtsd.report.tables import RunTables
-from fedtsd.traffic import SENT_LOSSES, SENT_SUMS
+from fedtsd.traffic import SENT_LOSSES, SENT_NOISE, SENT_SUMS
 
 Get = Callable[[str], Results]
 
@@ -62,6 +62,7 @@ def test_what_crosses_once_or_when_sites_join_is_known(tables: RunTables) -> Non
         (0, "up", SENT_SUMS, 20, 480),
         (0, "down", SENT_SUMS, 20, 320),
         (4, "up", SENT_LOSSES, 3, 24),
+        (4, "up", SENT_NOISE, 20, 80),
     ]
     more = pd.DataFrame(rows, columns=list(tables.exchanged.columns))
     found = exchange(dataclasses.replace(tables, exchanged=pd.concat([tables.exchanged, more])))
@@ -71,6 +72,7 @@ def test_what_crosses_once_or_when_sites_join_is_known(tables: RunTables) -> Non
     assert items["sums"].spans == (Span(0, 0, 20),)
     assert (items["sums"].bytes_up, items["sums"].bytes_down) == (480, 320)
     assert items["losses"].spans == (Span(4, 4, 3),)
+    assert items["noise"].spans == (Span(4, 4, 20),)
 
 
 def test_without_the_list_of_layers_names_of_tensors_tell_them(tables: RunTables) -> None:
