@@ -401,7 +401,7 @@ def test_a_run_goes_on_with_the_names_it_knew(config, toy, tmp_path) -> None:
 
 
 def test_clusters_of_a_family_have_one_model_in_their_own_names(config, tmp_path) -> None:
-    cfg = config(*GROUPS, "aggregation=mean", "~aggregation.momentum", "engine=sequential")
+    cfg = config(*GROUPS, "aggregation=mean", "engine=sequential")
     experiment = build(cfg, load_federation(cfg))
     server = experiment.run(RunFolder.create(tmp_path, "x: 0\n"), experiment.start)
     (family,) = families_of(server)

@@ -225,6 +225,9 @@ def composed_cells(
 
 def _overrides(study: Study, one: Contestant, setting: Setting, point: Point) -> tuple[str, ...]:
     common = (f"experiment={study.recipe}", f"method={one.method}")
+    # What was tuned of a part that is replaced goes with it.
+    replaced = {key for key, _, _ in (own.partition("=") for own in one.overrides)}
+    point = tuple(value for value in point if value.partition(".")[0] not in replaced)
     return (*common, *setting.overrides, *point, *one.overrides)
 
 
