@@ -112,14 +112,15 @@ def key_of(resolved: Mapping[str, Any]) -> str:
     """Return eight hex digits that name the run of a resolved config: equal results, equal key.
 
     People's own files count by what they are, so that a run on changed data is another run. A part
-    that is null does not count: runs keep their key when a new part is added that is null in them.
-    Nor does how heads are fitted, where no stage has one.
+    that is null does not count, nor what is null of a head: runs keep their key when one is added
+    that is null in them. Nor does how heads are fitted, where no stage has one.
     """
     kept = {k: v for k, v in resolved.items() if k not in IDLE_KEYS and v is not None}
     kept["engine"] = _without_workers(kept["engine"])
     evaluation = kept["evaluation"]
-    if not set(HEADED) & set(evaluation["stages"]):
-        kept["evaluation"] = {k: v for k, v in evaluation.items() if k != "head"}
+    head = {k: v for k, v in evaluation["head"].items() if v is not None}
+    headed = {"head": head} if set(HEADED) & set(evaluation["stages"]) else {}
+    kept["evaluation"] = {k: v for k, v in evaluation.items() if k != "head"} | headed
     files = sorted(files_of(kept).values())
     return digest([kept, files] if files else kept)
 

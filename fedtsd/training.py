@@ -49,16 +49,21 @@ class Head:
 
     It is fitted from zero on the client's training samples by their summed cross-entropy with a
     penalty of ridge / 2 ||weights||^2, and never leaves the client. The sum, not the mean: what few
-    samples say is then believed less. Only clients whose own label law is skewed
+    samples say is then believed less. Its bias has a penalty of bias_ridge / 2 ||bias||^2; without
+    one (None) a class that a client lacks is said to be next to impossible, however few samples
+    there are. Only clients whose own label law is skewed
     have one: its Jensen-Shannon divergence from the uniform law, in 0..1, is above `skew_above`.
     """
 
     ridge: float
     skew_above: float
+    bias_ridge: float | None = None
 
     def __post_init__(self) -> None:
         if self.ridge <= 0:
             raise ValueError(f"ridge: must be above 0, got {self.ridge}")
+        if self.bias_ridge is not None and self.bias_ridge <= 0:
+            raise ValueError(f"bias_ridge: must be above 0, or null, got {self.bias_ridge}")
         if not 0 <= self.skew_above < 1:
             raise ValueError(f"skew_above: must be in [0, 1), got {self.skew_above}")
 

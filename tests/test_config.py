@@ -138,6 +138,15 @@ def test_a_part_that_is_null_leaves_the_key_as_it_is() -> None:
     assert key_of({**plain, "later": {"_target_": "x"}}) != key_of(plain)
 
 
+def test_what_is_null_of_a_head_leaves_the_key_as_it_is() -> None:
+    headed = resolve(composed(["evaluation.stages=[headed]"]))
+    assert headed["evaluation"]["head"]["bias_ridge"] is None
+    head = {k: v for k, v in headed["evaluation"]["head"].items() if k != "bias_ridge"}
+    without = {**headed, "evaluation": {**headed["evaluation"], "head": head}}
+    penalised = resolve(composed(["evaluation.stages=[headed]", "evaluation.head.bias_ridge=3"]))
+    assert key_of(without) == key_of(headed) != key_of(penalised)
+
+
 def test_how_heads_are_fitted_counts_where_there_is_one() -> None:
     plain, headed = [], ["evaluation.stages=[personalized,headed]"]
     other = "evaluation.head.ridge=7"

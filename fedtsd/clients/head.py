@@ -59,7 +59,8 @@ def fit_head(network: nn.Module, split: Split, head: Head) -> ResidualHead | Non
     """Fit a head to a client's training samples; None where its labels are not skewed, or where the
     model has diverged.
 
-    Minimises summed cross-entropy + ridge / 2 ||W||^2 over W and b, from zero.
+    Minimises summed cross-entropy + ridge / 2 ||W||^2 + bias_ridge / 2 ||b||^2 over W and b, from
+    zero.
     """
     features, logits = features_and_logits(network, split.inputs)
     if label_skew(split.labels, logits.shape[1]) <= head.skew_above:
@@ -70,8 +71,8 @@ def fit_head(network: nn.Module, split: Split, head: Head) -> ResidualHead | Non
     centre, spread = x.mean(dim=0), x.std(dim=0, correction=0)
     constant = spread <= 1e-6 * max(1.0, x.abs().max().item())
     spread = spread.masked_fill(constant, 1.0)
-    scaled, ridge = (x - centre) / spread, head.ridge / len(split)
-    weights, bias = fitted(scaled, _exact(logits), split.labels.cpu(), ridge)
+    ridges = head.ridge / len(split), (head.bias_ridge or 0.0) / len(split)
+    weights, bias = fitted((x - centre) / spread, _exact(logits), split.labels.cpu(), *ridges)
     return ResidualHead(weights, bias, centre, spread)
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 TOLERANCE = 1e-4
-"""The largest entry of the gradient where a fit ends. No finite bias is best for a class without
-samples: its bias ends where the class has this mean probability on the samples there are."""
+"""The largest entry of the gradient where a fit ends. Without a penalty no finite bias is best for
+a class without samples: its bias ends where the class has this mean probability on the samples
+there are."""
 MOST_STEPS = 100
 """Of Newton; ten are usual."""
 MOST_INNER_STEPS = 50
@@ -30,10 +31,12 @@ DAMPING = 0.1
 MOST_HALVINGS = 30
 
 
-def fitted(x: Tensor, logits: Tensor, labels: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+def fitted(
+    x: Tensor, logits: Tensor, labels: Tensor, ridge: float, bias_ridge: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return weights W [F, Y] and a bias b [Y] to add x W + b to the logits.
 
-    They minimise the mean cross-entropy + ridge / 2 ||W||^2, from zero.
+    They minimise the mean cross-entropy + ridge / 2 ||W||^2 + bias_ridge / 2 ||b||^2, from zero.
 
     x: float64 [n, F], centred. logits: float64 [n, Y]. labels: int64 [n].
     """
@@ -44,7 +47,7 @@ def fitted(x: Tensor, logits: Tensor, labels: Tensor, ridge: float) -> tuple[Ten
         logits.T.contiguous(),
         one_hot(labels, logits.shape[1]).T.to(x),
         torch.cat([variances, torch.ones(1, dtype=x.dtype)]),
-        torch.cat([torch.full_like(variances, ridge), torch.zeros(1, dtype=x.dtype)]),
+        torch.cat([torch.full_like(variances, ridge), torch.full((1,), bias_ridge).to(x)]),
     )
     found = problem.minimum()
     return span @ found[:, :-1].T, found[:, -1]

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections import OrderedDict
 
@@ -61,13 +62,16 @@ def scaled(split: Split) -> np.ndarray:
     return (x - x.mean(axis=0)) / np.where(spread < 1e-12, 1, spread)
 
 
-def gradient(x: np.ndarray, z: np.ndarray, y: np.ndarray, weights, bias, ridge) -> np.ndarray:
-    """Of mean cross-entropy + ridge / 2 ||W||^2, [F + 1, Y]."""
+def gradient(
+    x: np.ndarray, z: np.ndarray, y: np.ndarray, weights, bias, ridge, bias_ridge=0.0
+) -> np.ndarray:
+    """Of mean cross-entropy + ridge / 2 ||W||^2 + bias_ridge / 2 ||b||^2, [F + 1, Y]."""
     u = z + x @ weights + bias
     share = np.exp(u - u.max(axis=1, keepdims=True))
     share /= share.sum(axis=1, keepdims=True)
     residual = (share - np.eye(z.shape[1])[y]) / len(y)
-    return np.vstack([x.T @ residual + ridge * weights, residual.sum(axis=0)])
+    slopes = residual.sum(axis=0) + bias_ridge * bias
+    return np.vstack([x.T @ residual + ridge * weights, slopes])
 
 
 def loss(logits: Tensor, split: Split) -> float:
@@ -81,12 +85,13 @@ SHAPES = [(40, 3, 3, None), (60, 8, 5, 3), (12, 30, 4, None), (30, 5, 3, 1), (1,
 
 @pytest.mark.parametrize(("n", "width", "classes", "held"), SHAPES)
 @pytest.mark.parametrize("ridge", [0.001, 0.1, 10.0])
-def test_the_fit_is_the_optimum(n, width, classes, held, ridge) -> None:
+@pytest.mark.parametrize("bias_ridge", [None, 0.01, 1.0])
+def test_the_fit_is_the_optimum(n, width, classes, held, ridge, bias_ridge) -> None:
     model, split = given_features(width, classes), samples(n, width, classes, held=held)
-    head = fit_head(model, split, Head(ridge * n, 0.0))
+    head = fit_head(model, split, Head(ridge * n, 0.0, bias_ridge and bias_ridge * n))
     z = features_and_logits(model, split.inputs)[1].double().numpy()
     x, y = scaled(split), split.labels.numpy()
-    slope = gradient(x, z, y, head.weights.numpy(), head.bias.numpy(), ridge)
+    slope = gradient(x, z, y, head.weights.numpy(), head.bias.numpy(), ridge, bias_ridge or 0.0)
     # The problem is convex. In directions with variance s: |slope| <= TOLERANCE sqrt(s).
     assert np.abs(slope).max() <= TOLERANCE * math.sqrt(width)
     assert head.weights.dtype == head.bias.dtype == torch.float64
@@ -251,6 +256,28 @@ def test_classes_without_samples_end_at_the_tolerance() -> None:
     assert (means <= 1.01 * TOLERANCE).all()
     assert means.max() >= TOLERANCE / 100  # it goes no further than it must
     assert head.bias.isfinite().all()
+
+
+def test_a_class_that_few_samples_lack_is_not_ruled_out_by_a_penalised_bias() -> None:
+    split, model = samples(12, 4, 6, held=3), given_features(4, 6)
+    features, logits = features_and_logits(model, split.inputs)
+    share = {}
+    for bias_ridge in (None, 3.0):
+        head = fit_head(model, split, dataclasses.replace(ANYBODY, bias_ridge=bias_ridge))
+        share[bias_ridge] = torch.softmax(head.correct(features, logits), dim=1).mean(dim=0)[3:]
+    assert (share[None] <= 1.01 * TOLERANCE).all()
+    assert share[3.0].sum() > 300 * TOLERANCE
+    # Many samples without it say more: sums of losses against one penalty.
+    many = Split(split.inputs.repeat(50, 1), split.labels.repeat(50))
+    head = fit_head(model, many, dataclasses.replace(ANYBODY, bias_ridge=3.0))
+    there = torch.softmax(head.correct(features, logits), dim=1).mean(dim=0)[3:]
+    assert there.sum() < share[3.0].sum() / 5
+
+
+@pytest.mark.parametrize("bias_ridge", [0.0, -1.0])
+def test_a_penalty_that_is_none_is_refused(bias_ridge) -> None:
+    with pytest.raises(ValueError, match="bias_ridge: must be above 0, or null"):
+        dataclasses.replace(ANYBODY, bias_ridge=bias_ridge)
 
 
 def test_a_diverged_model_has_none() -> None:
