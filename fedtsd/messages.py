@@ -109,6 +109,10 @@ class Halve:
     phases: tuple[Phase, ...]
     public: Tensor
 
+    def public_for(self, row: ClientRequest) -> Tensor:
+        """Return the public samples that a client is told: everybody is."""
+        return self.public
+
 
 Task = Train | Evaluate | Probe | Describe | Halve
 

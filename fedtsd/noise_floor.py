@@ -8,6 +8,8 @@ later, models have seen the data, and it drifts.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,6 +17,38 @@ from fedtsd.messages import Reply
 from fedtsd.server import ServerState
 
 NOISE = "noise_floor"  # float64 [1] in the server's memory: the mean of what clients told
+
+
+class NeedsNoFloor:
+    """A base for policies that do not go by divergences."""
+
+    measures_noise: ClassVar[bool] = False
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        return False
+
+
+class NeedsFloor(ABC):
+    """A base for policies that choose by what of a divergence is above the floor.
+
+    noise_floor: a number in [0, 1), or None to have it measured.
+    """
+
+    noise_floor: float | None
+
+    @property
+    def measures_noise(self) -> bool:
+        """Whether clients measure it."""
+        return self.noise_floor is None
+
+    @abstractmethod
+    def due(self, server: ServerState, round: int) -> np.ndarray:
+        """Return for whom to choose after a round, bool [N]."""
+
+    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
+        """Return whether a choice is due after this round, and the floor not measured yet."""
+        unknown = noise_floor_of(server, self.noise_floor) is None
+        return unknown and bool(self.due(server, round).any())
 
 
 def check_noise_floor(noise_floor: float | None) -> None:

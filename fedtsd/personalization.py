@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from fedtsd.models import Layer
-from fedtsd.noise_floor import check_noise_floor, noise_floor_of
+from fedtsd.noise_floor import NeedsFloor, NeedsNoFloor, check_noise_floor, noise_floor_of
 from fedtsd.server import ServerState
 from fedtsd.similarity import OUTPUTS, due, pairs_of
 
@@ -52,21 +52,17 @@ class Personalization(Protocol):
 
 
 @dataclass(frozen=True)
-class _Fixed:
+class _Fixed(NeedsNoFloor):
     """Personal layers that are the same for every client and never change."""
 
     uses_outputs: ClassVar[bool] = False
     separates: ClassVar[bool] = False
-    measures_noise: ClassVar[bool] = False
 
     def start(self, num_clients: int, layers: Sequence[Layer]) -> np.ndarray:
         raise TypeError(f"{type(self).__name__} does not say which layers are personal")
 
     def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
         return np.asarray(self.start(1, layers)[0])
-
-    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
-        return False
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
         return server
@@ -140,7 +136,7 @@ class Normalisation(_Fixed):
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(NeedsFloor):
     """The number of last layers kept follows how far a client's outputs are from its cluster's.
 
     p_i = min(L - 1, floor(L J'_i^power + 1/2)) with J'_i = max(0, M_i - noise_floor) / (1 -
@@ -183,16 +179,11 @@ class Adaptive:
     def may_keep(self, layers: Sequence[Layer]) -> np.ndarray:
         return np.asarray(last_layers(np.array([self._most(len(layers))]), len(layers))[0])
 
-    @property
-    def measures_noise(self) -> bool:
-        return self.noise_floor is None
-
-    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
-        unknown = noise_floor_of(server, self.noise_floor) is None
-        return unknown and bool(self._due(server, round).any())
+    def due(self, server: ServerState, round: int) -> np.ndarray:
+        return due(server, round, self.start_round, self.coverage, server.personal_round)
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
-        now = self._due(server, round)
+        now = self.due(server, round)
         floor = noise_floor_of(server, self.noise_floor)
         if not now.any() or floor is None:
             return server
@@ -205,9 +196,6 @@ class Adaptive:
             personal=personal,
             personal_round=np.where(now, round, server.personal_round),
         )
-
-    def _due(self, server: ServerState, round: int) -> np.ndarray:
-        return due(server, round, self.start_round, self.coverage, server.personal_round)
 
     def num_layers(self, above: np.ndarray, num_layers: int) -> np.ndarray:
         """Map J' [N], what is above the floor in 0..1, to numbers of layers [N] in 0..L-1."""

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from fedtsd.noise_floor import check_noise_floor, noise_floor_of
+from fedtsd.noise_floor import NeedsFloor, NeedsNoFloor, check_noise_floor, noise_floor_of
 from fedtsd.personalization import excess
 from fedtsd.server import ServerState
 from fedtsd.similarity import OUTPUTS, due, pairs_of
@@ -47,14 +47,10 @@ class Prior(Protocol):
         ...
 
 
-class _Fixed:
+class _Fixed(NeedsNoFloor):
     """The same for all clients and rounds."""
 
     uses_outputs: ClassVar[bool] = False
-    measures_noise: ClassVar[bool] = False
-
-    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
-        return False
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
         return server
@@ -77,7 +73,7 @@ class Everybody(_Fixed):
 
 
 @dataclass(frozen=True)
-class Skewed:
+class Skewed(NeedsFloor):
     """Clients whose outputs are far from those of their cluster mates, after round `start_round`.
 
     Far: J'_i = max(0, M_i - noise_floor) / (1 - noise_floor) is above `above`, where M_i is the
@@ -105,27 +101,18 @@ class Skewed:
     def start(self, num_clients: int) -> np.ndarray:
         return np.zeros(num_clients, dtype=bool)
 
-    @property
-    def measures_noise(self) -> bool:
-        return self.noise_floor is None
-
-    def lacks_noise_floor(self, server: ServerState, round: int) -> bool:
-        unknown = noise_floor_of(server, self.noise_floor) is None
-        return unknown and bool(self._due(server, round, _last_choice(server)).any())
+    def due(self, server: ServerState, round: int) -> np.ndarray:
+        return due(server, round, self.start_round, self.coverage, _last_choice(server))
 
     def adapt(self, server: ServerState, round: int) -> ServerState:
-        last = _last_choice(server)
-        now = self._due(server, round, last)
+        now = self.due(server, round)
         floor = noise_floor_of(server, self.noise_floor)
         if not now.any() or floor is None:
             return server
         divergence = pairs_of(server, OUTPUTS).mean_to_mates(server.assignment)
         chosen = excess(divergence, floor) > self.above
-        memory = {**server.memory, CHOSEN: np.where(now, round, last)}
+        memory = {**server.memory, CHOSEN: np.where(now, round, _last_choice(server))}
         return dataclasses.replace(server, prior=np.where(now, chosen, server.prior), memory=memory)
-
-    def _due(self, server: ServerState, round: int, last: np.ndarray) -> np.ndarray:
-        return due(server, round, self.start_round, self.coverage, last)
 
 
 def _last_choice(server: ServerState) -> np.ndarray:

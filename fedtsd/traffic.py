@@ -33,8 +33,7 @@ class ClientTraffic:
 class ItemTraffic:
     """One thing that crossed the door in a round.
 
-    item: the name of a tensor, SENT_OUTPUTS, SENT_PUBLIC, SENT_LOSSES, SENT_SUBSPACE, SENT_NOISE,
-    or SENT_SUMS.
+    item: the name of a tensor, or one of the SENT_... below.
     direction: `up` from clients to the server, or `down`.
     """
 
@@ -167,10 +166,8 @@ def _received(shared: _SharedSizes, asked: ClientRequest) -> dict[str, int]:
     if isinstance(request.task, Describe):
         return {}
     sizes = {} if asked.holds else dict(shared.of(asked))
-    public = request.task.public if isinstance(request.task, Halve) else None
-    if isinstance(request.task, Train):
-        public = request.task.public_for(asked)
-    if public is not None:
+    task = request.task
+    if isinstance(task, Train | Halve) and (public := task.public_for(asked)) is not None:
         sizes[SENT_PUBLIC] = _num_bytes(public)
     return sizes
 

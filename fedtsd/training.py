@@ -51,8 +51,8 @@ class Head:
     penalty of ridge / 2 ||weights||^2, and never leaves the client. The sum, not the mean: what few
     samples say is then believed less. Its bias has a penalty of bias_ridge / 2 ||bias||^2; without
     one (None) a class that a client lacks is said to be next to impossible, however few samples
-    there are. Only clients whose own label law is skewed
-    have one: its Jensen-Shannon divergence from the uniform law, in 0..1, is above `skew_above`.
+    there are. Only clients whose own label law is skewed have a head: its Jensen-Shannon divergence
+    from the uniform law, in 0..1, is above `skew_above`.
     """
 
     ridge: float
