@@ -139,11 +139,11 @@ def test_a_part_that_is_null_leaves_the_key_as_it_is() -> None:
 
 
 def test_what_is_null_of_a_head_leaves_the_key_as_it_is() -> None:
-    headed = resolve(composed(["evaluation.stages=[headed]"]))
-    assert headed["evaluation"]["head"]["bias_ridge"] is None
+    free = ["evaluation.stages=[headed]", "evaluation.head.bias_ridge=null"]
+    headed = resolve(composed(free))
     head = {k: v for k, v in headed["evaluation"]["head"].items() if k != "bias_ridge"}
     without = {**headed, "evaluation": {**headed["evaluation"], "head": head}}
-    penalised = resolve(composed(["evaluation.stages=[headed]", "evaluation.head.bias_ridge=3"]))
+    penalised = resolve(composed(free[:1]))
     assert key_of(without) == key_of(headed) != key_of(penalised)
 
 
