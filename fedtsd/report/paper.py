@@ -77,10 +77,10 @@ def draw_paper(
     paths = []
     for name in chosen:
         results = Results.read([folders[recipe] for recipe in sources[name]])
-        paths += _draw(name, results, target)
+        paths += _draw(name, results, _judged(results, plan["about"]), target)
     if names is None:
         results = Results.read([folders[recipe] for recipe in plan["tables"]])
-        paths += write_tables(results, target / "tables", recommended(results))
+        paths += write_tables(results, target / "tables", _judged(results, plan["about"]))
     return paths
 
 
@@ -115,10 +115,14 @@ def _has_joblib() -> bool:
     return importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is not None
 
 
-def _draw(name: str, results: Results, target: Path) -> list[Path]:
+def _judged(results: Results, about: str) -> str:
+    """Return the method that figures and tests are about, another one where it did not run."""
+    return about if about in results.methods else recommended(results)
+
+
+def _draw(name: str, results: Results, method: str, target: Path) -> list[Path]:
     """Draw one figure; one that too few runs allow in this profile is left out with a word."""
     try:
-        method = recommended(results)
         if name in RESULT_FIGURES:
             return save(figures_about(method)[name](results), target, name)
         run = results.find(method=method, setting=results.settings[-1])[0]

@@ -18,7 +18,7 @@ from fedtsd.report.results import RULES, Results
 
 __all__ = ["FriedmanResult", "friedman", "paired_tests", "recommended", "verdict"]
 
-PREFERRED = "fedtsdp"
+PREFERRED = ("fedtsdp_full", "fedtsdp")  # the first that is there
 
 
 class Count(int):
@@ -75,7 +75,7 @@ SENTENCES = {
 
 
 def recommended(results: Results) -> str:
-    """The method to hold others against: `fedtsdp` if it is there, else the best clustered one.
+    """The method to hold others against: the first of PREFERRED, else the best clustered one.
 
     Without a clustered method, the best of all. The best has the best mean score over the cells
     that every method has; over its own cells where there are none. Raises RunFolderError if
@@ -83,8 +83,9 @@ def recommended(results: Results) -> str:
     """
     if not results.runs:
         raise RunFolderError("no finished run: there is no method to recommend")
-    if PREFERRED in results.methods:
-        return PREFERRED
+    for method in PREFERRED:
+        if method in results.methods:
+            return method
     values = cells(results)
     shared = complete(values)
     means = results.score.merit((values if shared.empty else shared).mean())
@@ -134,7 +135,7 @@ def _extent(results: Results) -> Iterator[str]:
 def _pairs(results: Results, reference: str) -> Iterator[str]:
     """What the paired tests over cells show, method by method."""
     name = results.labels[reference]
-    if reference != PREFERRED and reference == recommended(results):
+    if reference not in PREFERRED and reference == recommended(results):
         yield _say("picked", reference=name)
     tests = paired_tests(results, reference)
     tested = tests[tests["pairs"] > 0]

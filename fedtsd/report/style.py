@@ -87,6 +87,7 @@ METHOD_MARKS = {
     "fedala": MethodMark(INDIGO, "p", _PERSONAL),
     "fedtsdp": MethodMark(VERMILLION, "s", _CLUSTERED),
     "fedtsdp_prior": MethodMark(VERMILLION, "d", _CLUSTERED),
+    "fedtsdp_full": MethodMark(WINE, "o", _CLUSTERED),
     "ifca": MethodMark(GREEN, "^", _CLUSTERED),
     "cfl": MethodMark(SKY, "v", _CLUSTERED),
     "fedgroup": MethodMark(BLUE, "D", _CLUSTERED),

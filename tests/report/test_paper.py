@@ -6,10 +6,11 @@ from fedtsd.catalogue import options
 from fedtsd.cli import main
 from fedtsd.compose import cells, check, composed, last_given
 from fedtsd.report.figures import FIGURES, RESULT_FIGURES
-from fedtsd.report.paper import _draw, read_plan, recipe_overrides
+from fedtsd.report.paper import _draw, _judged, read_plan, recipe_overrides
 from fedtsd.report.results import Results
 from fedtsd.sweep import _recipe
 from tests.report.runs import write_sweep
+from tests.report.small import small
 
 ROOT = Path(__file__).parents[2]
 PLAN = read_plan()
@@ -65,7 +66,14 @@ SMALL = [
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_figure_is_drawn_from_a_sweep_of_three_methods(name: str, sweep, tmp_path) -> None:
-    assert [path.name for path in _draw(name, sweep, tmp_path)] == [f"{name}.pdf", f"{name}.png"]
+    drawn = _draw(name, sweep, "fedtsdp", tmp_path)
+    assert [path.name for path in drawn] == [f"{name}.pdf", f"{name}.png"]
+
+
+def test_figures_are_about_the_papers_method_beside_our_best_variant() -> None:
+    scores = {"fedavg": {"s": [0.9]}, "fedtsdp_full": {"s": [0.8]}}
+    assert _judged(small({**scores, "fedtsdp": {"s": [0.5]}}), PLAN["about"]) == "fedtsdp"
+    assert _judged(small(scores), PLAN["about"]) == "fedtsdp_full"  # what a user chose to run
 
 
 def test_figures_run_what_is_missing_and_draw(outputs: Path, capsys) -> None:

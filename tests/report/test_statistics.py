@@ -17,9 +17,10 @@ def steps(n: int, by: float) -> list[float]:
     return [0.5 + by * (1 + i / 10) for i in range(n)]
 
 
-def test_the_plain_recipe_is_recommended() -> None:
-    results = small({"fedavg": {"s": [0.9]}, "fedtsdp": {"s": [0.5]}})
-    assert recommended(results) == "fedtsdp"
+def test_our_best_variant_is_recommended_and_the_plain_recipe_without_it() -> None:
+    scores = {"fedavg": {"s": [0.9]}, "fedtsdp": {"s": [0.5]}}
+    assert recommended(small(scores)) == "fedtsdp"
+    assert recommended(small({**scores, "fedtsdp_full": {"s": [0.4]}})) == "fedtsdp_full"
 
 
 def test_without_it_the_best_clustered_method_over_common_cells() -> None:
