@@ -57,7 +57,7 @@ class Head:
 
     ridge: float
     skew_above: float
-    bias_ridge: float | None = None
+    bias_ridge: float | None
 
     def __post_init__(self) -> None:
         if self.ridge <= 0:

@@ -21,7 +21,7 @@ from fedtsd.modules import LogPrior
 from fedtsd.seeding import torch_rng
 from fedtsd.training import Head
 
-ANYBODY = Head(ridge=5.0, skew_above=0.0)  # 0.1 a sample, where there are 50
+ANYBODY = Head(ridge=5.0, skew_above=0.0, bias_ridge=None)  # 0.1 a sample, where there are 50
 
 
 @pytest.fixture(autouse=True)
@@ -121,11 +121,11 @@ def test_what_few_samples_say_is_believed_less() -> None:
     model = given_features(4, 3)
     many, few = samples(400, 4, 3), samples(400, 4, 3)
     few = Split(few.inputs[:20], few.labels[:20])
-    large, small = (fit_head(model, one, Head(30.0, 0.0)) for one in (many, few))
+    large, small = (fit_head(model, one, Head(30.0, 0.0, None)) for one in (many, few))
     assert small.weights.norm() < 0.5 * large.weights.norm()
     # The same samples twice count twice.
     twice = Split(few.inputs.repeat(2, 1), few.labels.repeat(2))
-    other = fit_head(model, twice, Head(60.0, 0.0))
+    other = fit_head(model, twice, Head(60.0, 0.0, None))
     np.testing.assert_allclose(other.weights.numpy(), small.weights.numpy(), atol=2e-3)
 
 
@@ -148,7 +148,7 @@ def test_no_head_is_never_better_on_training_data(n, width, classes, held, ridge
     model = given_features(width, classes, seed)
     # Among these are models that are certain and wrong.
     split = samples(n, width, classes, seed, min(held, classes), reach=2.0)
-    head = fit_head(model, split, Head(ridge, 0.0))
+    head = fit_head(model, split, Head(ridge, 0.0, None))
     if head is None:
         assert label_skew(split.labels, classes) == 0
         return
@@ -164,7 +164,7 @@ def test_certain_and_wrong_models_are_corrected() -> None:
     with torch.no_grad():
         model.fc.weight.zero_()
         model.fc.bias.copy_(torch.tensor([-60.0, -90.0, 0.0]))
-    head = fit_head(model, split, Head(9.0, 0.0))
+    head = fit_head(model, split, Head(9.0, 0.0, None))
     z = features_and_logits(model, split.inputs)[1].double().numpy()
     slope = gradient(
         scaled(split), z, split.labels.numpy(), head.weights.numpy(), head.bias.numpy(), 0.1
@@ -179,7 +179,7 @@ def test_it_corrects_what_a_shifted_model_gets_wrong() -> None:
     with torch.no_grad():
         model.fc.weight.zero_()
         model.fc.bias.copy_(torch.tensor([-3.0, 3.0]))
-    head = fit_head(model, split, Head(0.001, 0.0))
+    head = fit_head(model, split, Head(0.001, 0.0, None))
     features, logits = features_and_logits(model, split.inputs)
     before = (logits.argmax(dim=1) == split.labels).float().mean().item()
     after = (head.correct(features, logits).argmax(dim=1) == split.labels).float().mean().item()
@@ -203,8 +203,8 @@ def test_only_skewed_clients_have_one() -> None:
     model, split = given_features(3, 3), samples(20, 3, 3)
     skew = label_skew(split.labels, 3)
     assert 0 < skew < 1
-    assert fit_head(model, split, Head(0.1, skew)) is None
-    assert fit_head(model, split, Head(0.1, np.nextafter(skew, 0))) is not None
+    assert fit_head(model, split, Head(0.1, skew, None)) is None
+    assert fit_head(model, split, Head(0.1, np.nextafter(skew, 0), None)) is not None
     uniform = Split(split.inputs[:3], torch.arange(3))
     assert fit_head(model, uniform, ANYBODY) is None
 

@@ -36,7 +36,7 @@ from tests.skewed import skewed_federation
 
 SOME = (True, False, True, True, False)
 STAGES = ("personalized", "tuned", "headed", "ensembled")
-ANYBODY = Head(0.1, 0.0)
+ANYBODY = Head(0.1, 0.0, None)
 FAST = (
     "model.hidden=[8]", "similarity.public_batch=20", "partition.num_clients=6", "rounds=3",
     "training.lr=0.02", "checkpoint_every=3", "eval_every=3",

@@ -19,6 +19,7 @@ RECIPES = sorted({recipe for recipes in SOURCES.values() for recipe in recipes})
 
 
 def test_the_plan_names_figures_and_recipes_that_exist() -> None:
+    assert PLAN["about"] in options("method")
     assert set(PLAN["across"]) <= set(RESULT_FIGURES)
     assert set(PLAN["single"]) <= set(FIGURES)
     assert set(RECIPES) | set(PLAN["tables"]) <= set(options("experiment"))
